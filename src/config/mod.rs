@@ -1,0 +1,182 @@
+//! Files and environment in, checked settings out. A `Config` that exists is valid: names resolve,
+//! URLs, patterns, durations and secrets are parsed. Nothing past this module sees a raw text of a file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::endpoint::Endpoint;
+use crate::route::Route;
+use crate::secret::Secret;
+use crate::store::StoreOptions;
+
+/// Everything `branchline serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[ingest]`: where producers POST.
+    pub ingest: Ingest,
+    /// `[admin]`: the operator's door.
+    pub admin: Admin,
+    /// `[store]`: where durable state is.
+    pub store: StoreSettings,
+    /// `[delivery]`: limits on what goes out.
+    pub delivery: DeliverySettings,
+    /// `[sandbox]`: what all plugins share.
+    pub sandbox: Sandbox,
+    /// `[log]`.
+    pub log: Log,
+    /// `[sources.NAME]`, by name.
+    pub sources: Vec<Arc<Source>>,
+    /// `[endpoints.NAME]`, by name; also those that no subscription uses.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// `[plugins.NAME]`, by name; also those that no subscription uses.
+    pub plugins: Vec<Arc<PluginSpec>>,
+    /// `[[routes]]`, in the order of the files.
+    pub routes: Vec<Route>,
+    /// What is allowed but worth telling the operator, one sentence each, with its place.
+    pub warnings: Vec<String>,
+}
+
+/// `[ingest]`.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// `listen`, default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// `body_bytes_max`, default 1 MiB: one request's body, unless its source says otherwise.
+    pub body_bytes_max: usize,
+    /// `batch_events_max`, default 1,000: events in one request.
+    pub batch_events_max: usize,
+    /// `head_timeout`, default 10 s: from the connection (or the last answer) to the end of a request's head.
+    pub head_timeout: Duration,
+    /// `body_timeout`, default 15 s: for a whole body.
+    pub body_timeout: Duration,
+    /// `store_timeout`, default 10 s: how long a request waits for the store before it is answered 503.
+    pub store_timeout: Duration,
+    /// `connections_max`, default 10,000.
+    pub connections_max: usize,
+    /// `connections_per_address_max`, default 1,024.
+    pub connections_per_address_max: usize,
+    /// `bodies_bytes_max`, default 256 MiB: all bodies that are being read or stored at one time.
+    pub bodies_bytes_max: usize,
+    /// `backlog_events_max`, default 1,000,000: above it, producers get 503.
+    pub backlog_events_max: u64,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// `listen`, default `127.0.0.1:8081`.
+    pub listen: SocketAddr,
+    /// `tokens`: any of them is accepted as `Authorization: Bearer …`. Required where `listen` is not loopback.
+    pub tokens: Vec<Secret>,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// `url`, default `file:data`.
+    pub url: StoreUrl,
+    /// `partitions`, default 4 (16 for a Cluster): fixed when the store is first used. Redis only.
+    pub partitions: u16,
+    /// `retention` (default 7 d), `dedupe_window` (default 10 min); the lease follows from the longest endpoint timeout.
+    pub options: StoreOptions,
+}
+
+/// Which store.
+#[derive(Clone, Debug)]
+pub enum StoreUrl {
+    /// `file:PATH`: embedded, in this folder; a relative path is relative to the config file.
+    File(PathBuf),
+    /// `redis://…` or `rediss://…`: one server. The URL may hold a password.
+    Redis(Secret),
+    /// `redis+cluster://host:port,host:port…`: a Cluster, as a list of `redis://` URLs.
+    RedisCluster(Vec<Secret>),
+}
+
+/// `[delivery]`.
+#[derive(Clone, Debug)]
+pub struct DeliverySettings {
+    /// `allow_networks`, default none: loopback, private, link-local and other special networks are refused unless listed.
+    pub allow_networks: Vec<IpNet>,
+    /// `events_in_flight_max`, default 1,024: events claimed at one time.
+    pub events_in_flight_max: usize,
+    /// `attempts_in_flight_max`, default 4,096: HTTP requests under way at one time, over all endpoints.
+    pub attempts_in_flight_max: usize,
+    /// `answer_bytes_max`, default 16 KiB: how much of an answer's body is read.
+    pub answer_bytes_max: usize,
+    /// `shutdown_grace`, default 25 s: how long what is in flight may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+/// `[sandbox]`: what all plugins share.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// `threads`, default the number of cores, at least 2: plugin calls under way at one time.
+    pub threads: usize,
+    /// `cache`: the folder of compiled plugins; default `branchline` in the user's cache folder. `None` when it is set to `""`: nothing is cached.
+    pub cache: Option<PathBuf>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `level`, default `info`: a `tracing` filter, for example `branchline=debug,info`.
+    pub level: String,
+    /// `format`: `text`, `json`, or (default) text on a terminal and JSON otherwise.
+    pub format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For programs, a JSON object a line.
+    Json,
+}
+
+/// A named way in.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The name in the config.
+    pub name: Arc<str>,
+    /// `path`: what producers POST to, for example `/v1/events`. Unique among sources.
+    pub path: String,
+    /// `auth`.
+    pub auth: SourceAuth,
+    /// `body_bytes_max`: one request's body; default that of `[ingest]`.
+    pub body_bytes_max: usize,
+}
+
+/// Who may use a source.
+#[derive(Clone, Debug)]
+pub enum SourceAuth {
+    /// `auth = "none"`: anybody who can connect.
+    None,
+    /// `auth = { bearer = […] }`: `Authorization: Bearer KEY` with any of these.
+    Bearer(Vec<Secret>),
+}
+
+/// A plugin as the config names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSpec {
+    /// The name in the config.
+    pub name: Arc<str>,
+    /// `path`: the component's file; a relative path is relative to the config file.
+    pub path: PathBuf,
+    /// `sha256`: hex digest that the file must have, if given.
+    pub sha256: Option<String>,
+    /// `deadline`, default 50 ms: the bound on one call. 1 ms to 10 s.
+    pub deadline: Duration,
+    /// `memory_bytes_max`, default 16 MiB: the bound on a call's linear memory. 64 KiB to 256 MiB.
+    pub memory_bytes_max: usize,
+    /// `output_bytes_max`, default 1 MiB: the bound on what a call returns.
+    pub output_bytes_max: usize,
+}

@@ -1,0 +1,424 @@
+//! The duty to bring one event to one subscription's endpoint, and what became of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::event::{Event, Position};
+
+/// `dlv_` and 32 hex digits, made from the event and the subscription, so that every attempt, redelivery and replay has the same.
+///
+/// It is what `webhook-id` carries; the Standard Webhooks specification forbids a full stop in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(Arc<str>);
+
+impl DeliveryId {
+    /// The id of the delivery of `event` to `subscription`.
+    ///
+    /// The time of acceptance takes part because a producer may use an id again after the dedupe window.
+    pub fn derive(event: &Event, subscription: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [event.source.as_bytes(), event.id.as_bytes(), subscription.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(event.accepted_at.as_millis().to_le_bytes());
+        let mut text = String::with_capacity(36);
+        text.push_str("dlv_");
+        for byte in &hash.finalize()[..16] {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        Self(text.into())
+    }
+
+    /// An id read back from the store.
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is sent: content type, headers besides Branchline's own, and the body. A retry sends the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The `content-type` header.
+    pub content_type: String,
+    /// Headers that a plugin asked for, names in lower case, already checked.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What a delivery needs to know of its event when only the request is left to send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventHead {
+    /// The event's id.
+    pub id: String,
+    /// The source it came in by.
+    pub source: String,
+    /// Its type.
+    pub event_type: String,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Where it stands in the store.
+    pub position: Position,
+    /// The producer's trace context, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub traceparent: String,
+}
+
+impl EventHead {
+    /// The head of `event`, which stands at `position`.
+    pub fn of(event: &Event, position: Position) -> Self {
+        Self {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            event_type: event.event_type.clone(),
+            accepted_at: event.accepted_at,
+            position,
+            traceparent: event.traceparent.clone(),
+        }
+    }
+}
+
+/// What is left to do for a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Run the plugins, then send: a plugin failed, or the delivery was parked before its plugins ran.
+    Run(Arc<Event>),
+    /// Send exactly this.
+    Send(Arc<Request>),
+}
+
+/// A delivery that outlives its first attempt, as the schedule holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id, the same for every attempt.
+    pub id: DeliveryId,
+    /// The event it brings.
+    pub event: EventHead,
+    /// The subscription it serves.
+    pub subscription: Arc<str>,
+    /// The attempts made so far, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// What is left to do.
+    pub work: Work,
+}
+
+impl Delivery {
+    /// The number of the next attempt, from 1.
+    pub fn next_attempt(&self) -> u32 {
+        self.attempts.last().map_or(1, |last| last.number + 1)
+    }
+}
+
+/// One try, ended: an HTTP request, or a plugin run that failed before there was a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// How it ended.
+    #[serde(flatten)]
+    pub result: AttemptResult,
+    /// The first bytes of an answer that was no success; at most [`ANSWER_BYTES_MAX`]. Kept in the store, never logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// How much of a failed attempt's answer is kept, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 512;
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum AttemptResult {
+    /// The endpoint answered with this status.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// `Retry-After`, in milliseconds from the answer; read for 429 and 503 only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// No whole answer came.
+    Failed {
+        /// What failed.
+        error: SendErrorKind,
+        /// A sentence for people; no payload, no secret.
+        detail: String,
+    },
+    /// A plugin failed, so that nothing was sent.
+    PluginFailed {
+        /// The plugin's name in the config.
+        plugin: String,
+        /// What failed.
+        error: PluginFaultKind,
+        /// A sentence for people; no payload, no secret.
+        detail: String,
+        /// Whether a later attempt may succeed.
+        retryable: bool,
+    },
+}
+
+/// Why no whole answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SendErrorKind {
+    /// The host's name has no address, or the look-up failed.
+    Dns,
+    /// The address is one that deliveries may not go to.
+    AddressRefused,
+    /// The connection was refused, reset while connecting, or could not be made.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The connection broke after the request began.
+    Broken,
+    /// The endpoint's answer is not HTTP, or over a limit.
+    BadAnswer,
+    /// The endpoint's timeout passed.
+    Timeout,
+    /// The request could not be made from what the plugin gave.
+    BadRequest,
+}
+
+/// How a plugin failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginFaultKind {
+    /// It returned an `error`.
+    Error,
+    /// It trapped: a panic, an illegal operation.
+    Trap,
+    /// It ran past its deadline.
+    Deadline,
+    /// It asked for more memory than it may have.
+    Memory,
+    /// It ran out of stack.
+    Stack,
+    /// What it returned is not what the contract asks for, or is over a limit.
+    BadOutput,
+    /// The plugin is not loaded.
+    Missing,
+    /// The host itself failed.
+    Host,
+}
+
+macro_rules! as_str_is_the_serde_name {
+    ($kind:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $kind {
+            /// The word in metrics, logs and records.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+as_str_is_the_serde_name!(SendErrorKind {
+    Dns => "dns", AddressRefused => "address-refused", Connect => "connect", Tls => "tls", Broken => "broken",
+    BadAnswer => "bad-answer", Timeout => "timeout", BadRequest => "bad-request",
+});
+as_str_is_the_serde_name!(PluginFaultKind {
+    Error => "error", Trap => "trap", Deadline => "deadline", Memory => "memory", Stack => "stack",
+    BadOutput => "bad-output", Missing => "missing", Host => "host",
+});
+
+/// What became of one (event, subscription), or what stands for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The endpoint answered 2xx. Final.
+    Delivered,
+    /// It waits in the schedule.
+    #[serde(rename_all = "camelCase")]
+    Scheduled {
+        /// When it falls due.
+        next: Timestamp,
+        /// Why it waits.
+        why: Waiting,
+    },
+    /// The route's `where` was not true for it. Final.
+    Filtered {
+        /// The value or error that the expression gave.
+        reason: String,
+    },
+    /// A plugin dropped it. Final.
+    Dropped {
+        /// The plugin's name.
+        plugin: String,
+        /// The plugin's reason.
+        reason: String,
+    },
+    /// It was given up and is kept. Final until it is replayed.
+    DeadLetter {
+        /// Why.
+        reason: DeadLetterReason,
+        /// A sentence for people; no payload, no secret.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
+    },
+}
+
+impl Outcome {
+    /// Whether nothing more will happen by itself.
+    pub const fn is_final(&self) -> bool {
+        !matches!(self, Self::Scheduled { .. })
+    }
+
+    /// The word in metrics, logs and records.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Scheduled { .. } => "scheduled",
+            Self::Filtered { .. } => "filtered",
+            Self::Dropped { .. } => "dropped",
+            Self::DeadLetter { .. } => "dead-letter",
+        }
+    }
+}
+
+/// Why a delivery waits in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waiting {
+    /// An attempt failed.
+    Retry,
+    /// It could not start soon: the endpoint or the plugin was at its limit.
+    Parked,
+    /// Its endpoint is disabled.
+    Disabled,
+    /// Its first attempt takes long and goes on without its event.
+    Detached,
+}
+
+/// Why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadLetterReason {
+    /// Every wait of the schedule was used.
+    Exhausted,
+    /// The endpoint answered 410.
+    Gone,
+    /// A plugin gave the verdict `dead-letter`.
+    Plugin,
+    /// A plugin failed in a way that it said no retry can mend.
+    NotRetryable,
+    /// The subscription is no longer in the config.
+    SubscriptionRemoved,
+}
+
+impl DeadLetterReason {
+    /// The word in metrics, logs and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Gone => "gone",
+            Self::Plugin => "plugin",
+            Self::NotRetryable => "not-retryable",
+            Self::SubscriptionRemoved => "subscription-removed",
+        }
+    }
+}
+
+/// What the outcomes' record keeps of one (event, subscription) at one settlement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutcomeRecord {
+    /// The event's id.
+    pub event_id: String,
+    /// Where the event stands.
+    pub position: Position,
+    /// The subscription; absent in the one record of an event that no route wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<Arc<str>>,
+    /// What became of it; absent with the subscription.
+    #[serde(flatten)]
+    pub outcome: Option<Outcome>,
+    /// The attempts made so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// When it was decided, by the router's clock.
+    pub at: Timestamp,
+}
+
+/// A delivery given up, kept with its reason, attempts and bytes until replayed or discarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The delivery as it was when it was given up.
+    pub delivery: Delivery,
+    /// Why.
+    pub reason: DeadLetterReason,
+    /// A sentence for people; no payload, no secret.
+    pub detail: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A wait as whole milliseconds; at least one, so that a wait is never none.
+pub fn whole_millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+
+    #[test]
+    fn a_delivery_id_depends_on_event_and_subscription_and_has_no_full_stop() {
+        let event = event::sample("evt_1", "order.created", "{}");
+        let id = DeliveryId::derive(&event, "warehouse");
+        assert_eq!(id, DeliveryId::derive(&event, "warehouse"));
+        assert_ne!(id, DeliveryId::derive(&event, "tell-sales"));
+        assert!(id.as_str().starts_with("dlv_") && id.as_str().len() == 36);
+        assert!(id.as_str()[4..].bytes().all(|b| b.is_ascii_alphanumeric()));
+    }
+
+    #[test]
+    fn outcomes_are_read_back_from_their_json() {
+        let record = OutcomeRecord {
+            event_id: "evt_1".into(),
+            position: Position { partition: 0, major: 1, minor: 0 },
+            subscription: Some("warehouse".into()),
+            outcome: Some(Outcome::DeadLetter { reason: DeadLetterReason::Gone, detail: String::new() }),
+            attempts: vec![Attempt {
+                number: 1,
+                at: Timestamp::from_millis(7),
+                duration_ms: 3,
+                result: AttemptResult::Answered { status: 410, retry_after_ms: None },
+                answer: Some("gone".into()),
+            }],
+            at: Timestamp::from_millis(10),
+        };
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<OutcomeRecord>(&json).unwrap(), record);
+        let unmatched = OutcomeRecord { subscription: None, outcome: None, attempts: vec![], ..record };
+        let json = serde_json::to_string(&unmatched).unwrap();
+        assert_eq!(serde_json::from_str::<OutcomeRecord>(&json).unwrap(), unmatched);
+    }
+}

@@ -1,0 +1,157 @@
+//! Where deliveries go. An `Endpoint` that exists is valid: its URL, secrets and headers were parsed at the door.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use crate::route::RetrySchedule;
+use crate::secret::Secret;
+
+/// A receiver of deliveries.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The name in the config.
+    pub name: Arc<str>,
+    /// Where to POST.
+    pub url: EndpointUrl,
+    /// What signs: the first is the current secret, the others are still accepted by receivers while it is rotated.
+    pub signing_keys: Vec<SigningKey>,
+    /// The bound on one attempt in all: name look-up, connection, request, answer.
+    pub timeout: Duration,
+    /// The bound on name look-up and connection, TLS included; part of `timeout`.
+    pub connect_timeout: Duration,
+    /// How many attempts may be under way at once.
+    pub max_in_flight: usize,
+    /// Headers that every request carries. Their values may be secrets and are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the body is when no plugin made one.
+    pub format: BodyFormat,
+    /// The schedule for subscriptions that set none of their own.
+    pub retry: Option<RetrySchedule>,
+}
+
+/// What the body of a delivery is when no plugin made one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyFormat {
+    /// The event's envelope.
+    #[default]
+    Envelope,
+    /// The payload alone.
+    Payload,
+    /// A structured CloudEvent 1.0 (`application/cloudevents+json`).
+    CloudEvents,
+}
+
+/// What signs a delivery, by the Standard Webhooks specification.
+#[derive(Clone)]
+pub enum SigningKey {
+    /// `whsec_…`: HMAC-SHA256, signature `v1`. 24 to 64 bytes.
+    Hmac(Arc<[u8]>),
+    /// `whsk_…`: ed25519, signature `v1a`.
+    Ed25519(Box<ed25519_dalek::SigningKey>),
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hmac(_) => "Hmac(***)",
+            Self::Ed25519(_) => "Ed25519(***)",
+        })
+    }
+}
+
+/// An absolute `http` or `https` URL without user info or fragment. Printed without path and query, which may hold a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EndpointUrl {
+    uri: Uri,
+}
+
+/// Why a text is not an endpoint's URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It does not parse.
+    #[error("not a URL")]
+    Malformed,
+    /// Neither `http` nor `https`.
+    #[error("the scheme must be `https` or `http`")]
+    Scheme,
+    /// No host.
+    #[error("the URL has no host")]
+    Host,
+    /// `user:password@host`.
+    #[error("user info in a URL is not allowed; use `headers` with a secret instead")]
+    UserInfo,
+    /// `#fragment`.
+    #[error("a fragment (`#…`) is never sent; remove it")]
+    Fragment,
+}
+
+impl EndpointUrl {
+    /// Parses and checks a URL.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text.contains('#') {
+            return Err(UrlError::Fragment);
+        }
+        let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
+        match uri.scheme_str() {
+            Some("https" | "http") => {}
+            Some(_) => return Err(UrlError::Scheme),
+            None => return Err(UrlError::Malformed),
+        }
+        let authority = uri.authority().ok_or(UrlError::Host)?;
+        if authority.as_str().contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        if uri.host().is_none_or(str::is_empty) || (authority.as_str().ends_with(':')) {
+            return Err(UrlError::Host);
+        }
+        Ok(Self { uri })
+    }
+
+    /// The URL for the client. Path and query may hold a token: don't log it.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Takes the URL in as a secret does: the whole of it, for comparing two.
+    pub fn expose(&self) -> Secret {
+        Secret::new(self.uri.to_string())
+    }
+}
+
+impl fmt::Display for EndpointUrl {
+    /// Scheme, host and port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.uri.scheme_str().unwrap_or_default(), self.uri.authority().map_or("", |a| a.as_str()))
+    }
+}
+
+impl fmt::Debug for EndpointUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_printed_without_their_path() {
+        let url = EndpointUrl::parse("https://hooks.example.com:8443/T000/token?x=1").unwrap();
+        assert_eq!(url.to_string(), "https://hooks.example.com:8443");
+        for (text, error) in [
+            ("ftp://example.com", UrlError::Scheme),
+            ("/relative", UrlError::Malformed),
+            ("https://user:pw@example.com/", UrlError::UserInfo),
+            ("https://example.com/#part", UrlError::Fragment),
+            ("https://", UrlError::Malformed),
+            ("not a url", UrlError::Malformed),
+        ] {
+            assert_eq!(EndpointUrl::parse(text), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What happened, as accepted. An event is immutable: stages share it and change copies.
+
+use std::fmt;
+
+use bytestring::ByteString;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+
+/// An accepted event. `payload` and `metadata` are the producer's bytes, checked to be JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The producer's id, or one made at acceptance (`evt_…`). 1 to 128 printable ASCII characters.
+    pub id: String,
+    /// The name of the source it came in by.
+    pub source: String,
+    /// Segments joined by dots, for example `order.completed`.
+    pub event_type: String,
+    /// Empty when the producer gave none.
+    pub aggregate_type: String,
+    /// Empty when the producer gave none.
+    pub aggregate_id: String,
+    /// RFC 3339, as the producer wrote it, or the time of acceptance.
+    pub occurred_at: String,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// JSON text: any value.
+    pub payload: ByteString,
+    /// JSON text: an object.
+    pub metadata: ByteString,
+    /// The W3C trace context of the producer's request, or empty.
+    pub traceparent: String,
+}
+
+impl Event {
+    /// What decides the event's partition: the aggregate, or the id where there is none.
+    pub fn partition_key(&self) -> &str {
+        if self.aggregate_id.is_empty() { &self.id } else { &self.aggregate_id }
+    }
+
+    /// The envelope as JSON bytes: the outer contract's keys, payload and metadata byte for byte.
+    pub fn envelope(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.payload.len() + self.metadata.len() + 256);
+        serde_json::to_writer(&mut out, self)
+            .expect("an event always serializes: its JSON was checked when it was accepted");
+        out
+    }
+}
+
+impl Serialize for Event {
+    /// The envelope of the outer contract; absent aggregate fields are left out.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("eventType", &self.event_type)?;
+        if !self.aggregate_type.is_empty() {
+            map.serialize_entry("aggregateType", &self.aggregate_type)?;
+        }
+        if !self.aggregate_id.is_empty() {
+            map.serialize_entry("aggregateId", &self.aggregate_id)?;
+        }
+        map.serialize_entry("payload", raw::<S>(&self.payload)?)?;
+        map.serialize_entry("occurredAt", &self.occurred_at)?;
+        map.serialize_entry("metadata", raw::<S>(&self.metadata)?)?;
+        map.end()
+    }
+}
+
+fn raw<S: Serializer>(json: &str) -> Result<&RawValue, S::Error> {
+    serde_json::from_str(json).map_err(serde::ser::Error::custom)
+}
+
+/// Where an event stands in the store: a partition, and a place in its order of acceptance.
+///
+/// In Redis the place is the stream entry's id (`milliseconds-sequence`), in the embedded store a row number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    /// The partition, from 0.
+    pub partition: u16,
+    /// The first part of the place.
+    pub major: u64,
+    /// The second part of the place; 0 in the embedded store.
+    pub minor: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}-{}", self.partition, self.major, self.minor)
+    }
+}
+
+/// An event for tests: `id`, `event_type` and a payload, everything else plain.
+#[cfg(test)]
+pub(crate) fn sample(id: &str, event_type: &str, payload: &str) -> Event {
+    Event {
+        id: id.to_owned(),
+        source: "app".to_owned(),
+        event_type: event_type.to_owned(),
+        aggregate_type: String::new(),
+        aggregate_id: String::new(),
+        occurred_at: "2025-01-15T10:30:00Z".to_owned(),
+        accepted_at: Timestamp::from_millis(1_736_937_000_000),
+        payload: payload.to_owned().into(),
+        metadata: "{}".to_owned().into(),
+        traceparent: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_envelope_keeps_the_payload_byte_for_byte() {
+        let payload = r#"{"b": 1.000, "a":12345678901234567890123, "b":[ ]}"#;
+        let event = sample("evt_1", "order.created", payload);
+        assert_eq!(
+            String::from_utf8(event.envelope()).unwrap(),
+            format!(
+                r#"{{"id":"evt_1","eventType":"order.created","payload":{payload},"occurredAt":"2025-01-15T10:30:00Z","metadata":{{}}}}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! How events, deliveries and dead letters are written as bytes.
+//!
+//! A record is a version byte, the length of its head (four bytes, little endian), the head (JSON, so
+//! that it can grow keys that an older reader skips) and the body (raw bytes, never re-encoded).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::clock::Timestamp;
+use crate::delivery::{Attempt, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Request, Work};
+use crate::event::Event;
+
+/// The version this program writes. A reader refuses what it does not know rather than guess.
+const VERSION: u8 = 1;
+const PREFIX_BYTES: usize = 5;
+
+#[derive(Serialize, Deserialize)]
+struct EventFields {
+    id: String,
+    source: String,
+    #[serde(rename = "eventType")]
+    event_type: String,
+    #[serde(rename = "aggregateType", default, skip_serializing_if = "String::is_empty")]
+    aggregate_type: String,
+    #[serde(rename = "aggregateId", default, skip_serializing_if = "String::is_empty")]
+    aggregate_id: String,
+    #[serde(rename = "occurredAt")]
+    occurred_at: String,
+    #[serde(rename = "acceptedAt")]
+    accepted_at: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    traceparent: String,
+    /// Where in the body the payload ends and the metadata begins.
+    #[serde(rename = "payloadBytes")]
+    payload_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct EventFieldsRef<'a> {
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "eventType")]
+    event_type: &'a str,
+    #[serde(rename = "aggregateType", skip_serializing_if = "str::is_empty")]
+    aggregate_type: &'a str,
+    #[serde(rename = "aggregateId", skip_serializing_if = "str::is_empty")]
+    aggregate_id: &'a str,
+    #[serde(rename = "occurredAt")]
+    occurred_at: &'a str,
+    #[serde(rename = "acceptedAt")]
+    accepted_at: Timestamp,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    traceparent: &'a str,
+    #[serde(rename = "payloadBytes")]
+    payload_bytes: usize,
+}
+
+/// Writes an event.
+pub fn encode_event(event: &Event) -> Vec<u8> {
+    let head = EventFieldsRef {
+        id: &event.id,
+        source: &event.source,
+        event_type: &event.event_type,
+        aggregate_type: &event.aggregate_type,
+        aggregate_id: &event.aggregate_id,
+        occurred_at: &event.occurred_at,
+        accepted_at: event.accepted_at,
+        traceparent: &event.traceparent,
+        payload_bytes: event.payload.len(),
+    };
+    encode(&head, &[event.payload.as_bytes(), event.metadata.as_bytes()])
+}
+
+/// Reads an event; its payload and metadata share the record's bytes.
+pub fn decode_event(record: &Bytes) -> Result<Event, Error> {
+    let (head, body) = decode::<EventFields>("event", record)?;
+    if head.payload_bytes > body.len() {
+        return Err(damaged("event", "the payload is cut short"));
+    }
+    let text = |part: Bytes| ByteString::try_from(part).map_err(|_| damaged("event", "the payload is not UTF-8"));
+    Ok(Event {
+        id: head.id,
+        source: head.source,
+        event_type: head.event_type,
+        aggregate_type: head.aggregate_type,
+        aggregate_id: head.aggregate_id,
+        occurred_at: head.occurred_at,
+        accepted_at: head.accepted_at,
+        traceparent: head.traceparent,
+        payload: text(body.slice(..head.payload_bytes))?,
+        metadata: text(body.slice(head.payload_bytes..))?,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeliveryFields {
+    id: DeliveryId,
+    event: EventHead,
+    subscription: Arc<str>,
+    attempts: Vec<Attempt>,
+    work: WorkFields,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dead: Option<DeadFields>,
+}
+
+/// What the body is: an event's record, or a request's body.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WorkFields {
+    Run,
+    #[serde(rename_all = "camelCase")]
+    Send {
+        content_type: String,
+        headers: Vec<(String, String)>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeadFields {
+    reason: DeadLetterReason,
+    detail: String,
+    at: Timestamp,
+}
+
+/// Writes a delivery.
+pub fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
+    encode_with(delivery, None)
+}
+
+/// Reads a delivery.
+pub fn decode_delivery(record: &Bytes) -> Result<Delivery, Error> {
+    decode_with("delivery", record).map(|(delivery, _)| delivery)
+}
+
+/// Writes a dead letter: its delivery, and why it was given up.
+pub fn encode_dead_letter(letter: &DeadLetter) -> Vec<u8> {
+    let dead = DeadFields { reason: letter.reason, detail: letter.detail.clone(), at: letter.at };
+    encode_with(&letter.delivery, Some(dead))
+}
+
+/// Reads a dead letter.
+pub fn decode_dead_letter(record: &Bytes) -> Result<DeadLetter, Error> {
+    let (delivery, dead) = decode_with("dead letter", record)?;
+    let dead = dead.ok_or_else(|| damaged("dead letter", "it has no reason"))?;
+    Ok(DeadLetter { delivery, reason: dead.reason, detail: dead.detail, at: dead.at })
+}
+
+fn encode_with(delivery: &Delivery, dead: Option<DeadFields>) -> Vec<u8> {
+    let event;
+    let (work, body): (_, &[u8]) = match &delivery.work {
+        Work::Run(run) => {
+            event = encode_event(run);
+            (WorkFields::Run, &event)
+        }
+        Work::Send(request) => (
+            WorkFields::Send { content_type: request.content_type.clone(), headers: request.headers.clone() },
+            &request.body,
+        ),
+    };
+    let head = DeliveryFields {
+        id: delivery.id.clone(),
+        event: delivery.event.clone(),
+        subscription: Arc::clone(&delivery.subscription),
+        attempts: delivery.attempts.clone(),
+        work,
+        dead,
+    };
+    encode(&head, &[body])
+}
+
+fn decode_with(what: &'static str, record: &Bytes) -> Result<(Delivery, Option<DeadFields>), Error> {
+    let (head, body) = decode::<DeliveryFields>(what, record)?;
+    let work = match head.work {
+        WorkFields::Run => Work::Run(Arc::new(decode_event(&body)?)),
+        WorkFields::Send { content_type, headers } => Work::Send(Arc::new(Request { content_type, headers, body })),
+    };
+    let delivery =
+        Delivery { id: head.id, event: head.event, subscription: head.subscription, attempts: head.attempts, work };
+    Ok((delivery, head.dead))
+}
+
+fn encode(head: &impl Serialize, body: &[&[u8]]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(PREFIX_BYTES + 256 + body.iter().map(|part| part.len()).sum::<usize>());
+    record.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+    serde_json::to_writer(&mut record, head).expect("heads have string keys only");
+    let head_bytes = u32::try_from(record.len() - PREFIX_BYTES).expect("a head is far below 4 GiB");
+    record[1..PREFIX_BYTES].copy_from_slice(&head_bytes.to_le_bytes());
+    for part in body {
+        record.extend_from_slice(part);
+    }
+    record
+}
+
+fn decode<Head: DeserializeOwned>(what: &'static str, record: &Bytes) -> Result<(Head, Bytes), Error> {
+    let prefix = record.get(..PREFIX_BYTES).ok_or_else(|| damaged(what, "it is shorter than its prefix"))?;
+    if prefix[0] != VERSION {
+        return Err(damaged(what, &format!("it has version {}, this program reads version {VERSION}", prefix[0])));
+    }
+    let head_bytes = u32::from_le_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    let head = record
+        .get(PREFIX_BYTES..PREFIX_BYTES.saturating_add(head_bytes))
+        .ok_or_else(|| damaged(what, "its head is cut short"))?;
+    // The position is told, the text is not: an error text must not carry a payload.
+    let head = serde_json::from_slice(head)
+        .map_err(|error| damaged(what, &format!("its head is not as expected, at byte {}", error.column())))?;
+    Ok((head, record.slice(PREFIX_BYTES + head_bytes..)))
+}
+
+fn damaged(what: &'static str, detail: &str) -> Error {
+    Error::Damaged { what, detail: detail.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{AttemptResult, PluginFaultKind};
+    use crate::event::{self, Position};
+
+    fn delivery(work: Work) -> Delivery {
+        let event = event::sample("evt_1", "order.created", r#"{"amount":1.10}"#);
+        Delivery {
+            id: DeliveryId::derive(&event, "warehouse"),
+            event: EventHead::of(&event, Position { partition: 3, major: 9, minor: 1 }),
+            subscription: "warehouse".into(),
+            attempts: vec![Attempt {
+                number: 1,
+                at: Timestamp::from_millis(5),
+                duration_ms: 2,
+                result: AttemptResult::PluginFailed {
+                    plugin: "slack".into(),
+                    error: PluginFaultKind::Trap,
+                    detail: "wasm trap: unreachable".into(),
+                    retryable: true,
+                },
+                answer: None,
+            }],
+            work,
+        }
+    }
+
+    #[test]
+    fn events_are_read_back_as_they_were_written() {
+        let mut event = event::sample("evt_1", "order.created", r#"{"amount":1.10,"이름":"값"}"#);
+        event.aggregate_id = "order_1".into();
+        event.metadata = r#"{"tenant":"a"}"#.into();
+        let record = Bytes::from(encode_event(&event));
+        assert_eq!(decode_event(&record).unwrap(), event);
+    }
+
+    #[test]
+    fn deliveries_and_dead_letters_are_read_back_as_they_were_written() {
+        let request = Request {
+            content_type: "application/json".into(),
+            headers: vec![("x-a".into(), "b".into())],
+            body: Bytes::from_static(b"\x00\xff{}"),
+        };
+        let event = event::sample("evt_1", "order.created", "[1]");
+        for work in [Work::Send(Arc::new(request)), Work::Run(Arc::new(event))] {
+            let delivery = delivery(work);
+            assert_eq!(decode_delivery(&encode_delivery(&delivery).into()).unwrap(), delivery);
+            let letter = DeadLetter {
+                delivery,
+                reason: DeadLetterReason::Exhausted,
+                detail: "503".into(),
+                at: Timestamp::from_millis(11),
+            };
+            assert_eq!(decode_dead_letter(&encode_dead_letter(&letter).into()).unwrap(), letter);
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_refused_at_every_length() {
+        let record = Bytes::from(encode_event(&event::sample("evt_1", "order.created", "{}")));
+        for length in 0..record.len() - 4 {
+            assert!(matches!(decode_event(&record.slice(..length)), Err(Error::Damaged { .. })), "{length}");
+        }
+        let mut newer = record.to_vec();
+        newer[0] = 2;
+        assert!(decode_event(&newer.into()).unwrap_err().to_string().contains("version 2"));
+    }
+}

@@ -1,0 +1,3 @@
+//! What Branchline promises, one file per subject. Each test's name is the promise.
+
+mod support; // Servers, folders and waiting, for all of them.

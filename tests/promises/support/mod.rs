@@ -1,0 +1,15 @@
+//! Servers, folders and waiting. Everything started here is stopped when it is dropped.
+
+use std::time::{Duration, Instant};
+
+/// Calls `probe` until it gives a value, and fails the test after `limit`.
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(started.elapsed() < limit, "gave up waiting after {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
