@@ -1,1 +1,188 @@
-//! To be filled.
+//! Which subscriptions want the event: event-type patterns through an index, then the route's `where`.
+//!
+//! Takes an event, gives the routes that matched by type and, for each, whether its condition held.
+//! Pure: no clock, no state, no I/O. The payload is parsed only if a condition reads it, and then once.
+
+mod condition; // `where`: CEL over the event.
+mod pattern; // Event-type patterns and their index.
+
+use std::sync::Arc;
+
+pub use condition::{Condition, ConditionError};
+pub use pattern::{PatternError, TypePattern};
+
+use crate::event::Event;
+use crate::route::{Route, Subscription};
+use condition::Variables;
+use pattern::TypeIndex;
+
+/// All routes, ready to match.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    routes: Vec<CompiledRoute>,
+    index: TypeIndex,
+}
+
+#[derive(Debug)]
+struct CompiledRoute {
+    sources: Vec<Arc<str>>,
+    condition: Option<Condition>,
+    subscriptions: Vec<Arc<Subscription>>,
+}
+
+/// A route that can't be compiled.
+#[derive(Debug, thiserror::Error)]
+#[error("route `{route}`: {fault}")]
+pub struct RouteError {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// What is wrong with it.
+    pub fault: RouteFault,
+}
+
+/// What can be wrong with a route.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteFault {
+    /// An event-type pattern.
+    #[error("event pattern `{pattern}`: {error}")]
+    Pattern {
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
+    /// The `where` expression.
+    #[error("`where`: {0}")]
+    Condition(#[from] ConditionError),
+}
+
+/// A subscription whose route's patterns and sources fit the event.
+#[derive(Clone, Debug)]
+pub struct Match<'table> {
+    /// The subscription.
+    pub subscription: &'table Arc<Subscription>,
+    /// Why the route's `where` keeps the event from it; `None` when it wants the event.
+    pub filtered: Option<Arc<str>>,
+}
+
+impl RouteTable {
+    /// Compiles patterns and conditions; reports every fault, not only the first.
+    pub fn compile(routes: &[Route]) -> Result<Self, Vec<RouteError>> {
+        let mut table = Self::default();
+        let mut errors = Vec::new();
+        for route in routes {
+            let mut fail = |fault| errors.push(RouteError { route: Arc::clone(&route.name), fault });
+            let number = table.routes.len();
+            for pattern in &route.patterns {
+                match TypePattern::parse(pattern) {
+                    Ok(parsed) => table.index.insert(&parsed, number),
+                    Err(error) => fail(RouteFault::Pattern { pattern: pattern.clone(), error }),
+                }
+            }
+            let condition = match route.condition.as_deref().map(Condition::compile).transpose() {
+                Ok(condition) => condition,
+                Err(error) => {
+                    fail(error.into());
+                    None
+                }
+            };
+            table.routes.push(CompiledRoute {
+                sources: route.sources.clone(),
+                condition,
+                subscriptions: route.subscriptions.clone(),
+            });
+        }
+        if errors.is_empty() { Ok(table) } else { Err(errors) }
+    }
+
+    /// The subscriptions whose route fits the event's type and source, in the order of the config.
+    pub fn matches(&self, event: &Event) -> Vec<Match<'_>> {
+        let mut numbers = Vec::new();
+        self.index.lookup(&event.event_type, &mut numbers);
+        let variables = Variables::of(event);
+        let mut matches = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let route = &self.routes[number];
+            if !route.sources.is_empty() && !route.sources.iter().any(|source| **source == *event.source) {
+                continue;
+            }
+            let filtered = route.condition.as_ref().and_then(|condition| condition.refuses(&variables));
+            matches.extend(
+                route.subscriptions.iter().map(|subscription| Match { subscription, filtered: filtered.clone() }),
+            );
+        }
+        matches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl};
+    use crate::event;
+    use crate::route::RetrySchedule;
+
+    fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
+        let endpoint = Arc::new(Endpoint {
+            name: "endpoint".into(),
+            url: EndpointUrl::parse("https://example.com/").unwrap(),
+            signing_keys: vec![],
+            timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(3),
+            max_in_flight: 1,
+            headers: vec![],
+            format: BodyFormat::Envelope,
+            retry: None,
+        });
+        Route {
+            name: name.into(),
+            sources: sources.iter().map(|source| Arc::from(*source)).collect(),
+            patterns: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            condition: condition.map(str::to_owned),
+            subscriptions: vec![Arc::new(Subscription {
+                name: name.into(),
+                route: name.into(),
+                endpoint,
+                plugins: vec![],
+                retry: RetrySchedule::default(),
+            })],
+        }
+    }
+
+    fn wanted(table: &RouteTable, event: &Event) -> Vec<String> {
+        table
+            .matches(event)
+            .into_iter()
+            .map(|m| format!("{}{}", if m.filtered.is_some() { "-" } else { "+" }, m.subscription.name))
+            .collect()
+    }
+
+    #[test]
+    fn routes_match_by_type_source_and_condition() {
+        let table = RouteTable::compile(&[
+            route("all", &["**"], &[], None),
+            route("big", &["order.*", "order.created"], &[], Some("payload.amount >= 10000")),
+            route("other-source", &["order.*"], &["shop"], None),
+            route("users", &["user.*"], &["app"], None),
+        ])
+        .unwrap();
+        let order = |amount: u32| event::sample("e", "order.created", &format!(r#"{{"amount":{amount}}}"#));
+        assert_eq!(wanted(&table, &order(10_000)), ["+all", "+big"]);
+        assert_eq!(wanted(&table, &order(9_999)), ["+all", "-big"]);
+        assert_eq!(wanted(&table, &event::sample("e", "user.created", "{}")), ["+all", "+users"]);
+    }
+
+    #[test]
+    fn every_fault_of_every_route_is_reported() {
+        let errors = RouteTable::compile(&[
+            route("a", &["order..x", "*x"], &[], Some("payload.")),
+            route("b", &["**"], &[], Some("payloda.x == 1")),
+        ])
+        .unwrap_err();
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 4, "{texts:#?}");
+        assert!(texts[3].contains("did you mean `payload`"), "{texts:#?}");
+    }
+}

@@ -1,0 +1,288 @@
+//! `where`: a CEL expression over the event. It must be `true`; anything else, an error included, keeps the event away, and says so.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt};
+use cel::common::value::{CowVal, Val};
+use cel::common::ast::{EntryExpr, Expr};
+use cel::context::VariableResolver;
+use cel::parser::Expression;
+use cel::{Context, Env, Program};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::event::Event;
+
+/// How long a reason may be, in characters: a reason may quote a key of the payload.
+const REASON_CHARS_MAX: usize = 200;
+
+/// What an expression may name.
+const VARIABLES: [&str; 7] =
+    ["eventType", "aggregateType", "aggregateId", "payload", "metadata", "occurredAt", "source"];
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A compiled `where`.
+pub struct Condition {
+    program: Program,
+    text: Box<str>,
+}
+
+/// Why an expression can't be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConditionError {
+    /// It is no CEL.
+    #[error("{0}")]
+    Syntax(String),
+    /// It names something that an event does not have.
+    #[error("`{name}` is not known{}; an expression may use {}", suggestion.as_ref().map_or(String::new(), |s| format!(", did you mean `{s}`")), VARIABLES.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The nearest known one.
+        suggestion: Option<&'static str>,
+    },
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.text).finish()
+    }
+}
+
+impl Condition {
+    /// Compiles an expression and checks the names it uses.
+    pub fn compile(text: &str) -> Result<Self, ConditionError> {
+        let program = ENVIRONMENT.compile(text).map_err(|errors| ConditionError::Syntax(errors.to_string()))?;
+        if let Some(name) = unknown_name(program.expression(), &mut Vec::new()) {
+            let suggestion = VARIABLES.into_iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
+            return Err(ConditionError::Unknown { name: name.to_owned(), suggestion });
+        }
+        Ok(Self { program, text: text.into() })
+    }
+
+    /// Why the event is kept away; `None` when the expression is true.
+    pub(super) fn refuses(&self, variables: &Variables<'_>) -> Option<Arc<str>> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(variables);
+        match self.program.execute(&context) {
+            Ok(cel::Value::Bool(true)) => None,
+            Ok(cel::Value::Bool(false)) => Some("where is false".into()),
+            Ok(other) => Some(cut(&format!("where is not true or false but a {}", other.type_of()))),
+            // Some of these errors print the values they met, and a reason must not carry the payload.
+            Err(error) => Some(cut(&format!("where failed: {}", describe(&error)))),
+        }
+    }
+}
+
+/// The first name that is neither an event's field, nor a type, nor bound by a macro around it (`exists(t, …)`).
+fn unknown_name<'e>(expression: &'e Expression, bound: &mut Vec<&'e str>) -> Option<&'e str> {
+    match &expression.expr {
+        Expr::Ident(name) => {
+            let known = name.starts_with('@') || VARIABLES.contains(&name.as_str()) || is_type_name(name);
+            (!known && !bound.contains(&name.as_str())).then_some(name)
+        }
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).find_map(|e| unknown_name(e, bound)),
+        Expr::Select(select) => unknown_name(&select.operand, bound),
+        Expr::List(list) => list.elements.iter().find_map(|element| unknown_name(element, bound)),
+        Expr::Map(map) => map.entries.iter().find_map(|entry| unknown_name_in_entry(&entry.expr, bound)),
+        Expr::Struct(fields) => fields.entries.iter().find_map(|entry| unknown_name_in_entry(&entry.expr, bound)),
+        Expr::Comprehension(c) => {
+            if let Some(name) = unknown_name(&c.iter_range, bound).or_else(|| unknown_name(&c.accu_init, bound)) {
+                return Some(name);
+            }
+            let outer = bound.len();
+            bound.extend([Some(&c.iter_var), Some(&c.accu_var), c.iter_var2.as_ref()].into_iter().flatten().map(|v| &**v));
+            let unknown = [&c.loop_cond, &c.loop_step, &c.result].into_iter().find_map(|e| unknown_name(e, bound));
+            bound.truncate(outer);
+            unknown
+        }
+        Expr::Literal(_) | Expr::Unspecified => None,
+    }
+}
+
+fn unknown_name_in_entry<'e>(entry: &'e EntryExpr, bound: &mut Vec<&'e str>) -> Option<&'e str> {
+    match entry {
+        EntryExpr::StructField(field) => unknown_name(&field.value, bound),
+        EntryExpr::MapEntry(entry) => unknown_name(&entry.key, bound).or_else(|| unknown_name(&entry.value, bound)),
+    }
+}
+
+/// `type(x) == int` names a type as if it were a variable.
+fn is_type_name(name: &str) -> bool {
+    matches!(
+        name,
+        "bool" | "int" | "uint" | "double" | "string" | "bytes" | "list" | "map" | "null_type" | "type" | "dyn"
+    )
+}
+
+fn describe(error: &cel::ExecutionError) -> String {
+    use cel::ExecutionError as E;
+    match error {
+        E::NoSuchKey(key) => format!("no such key: {key}"),
+        E::UndeclaredReference(name) => format!("`{name}` is not known"),
+        E::DivisionByZero(_) => "division by zero".to_owned(),
+        E::RemainderByZero(_) => "remainder by zero".to_owned(),
+        E::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
+        E::FunctionError { function, .. } => format!("`{function}` failed"),
+        E::InvalidArgumentCount { expected, actual } => format!("a function takes {expected} arguments, not {actual}"),
+        E::UnsupportedBinaryOperator(operator, ..) => format!("`{operator}` does not fit the types of its sides"),
+        E::ValuesNotComparable(..) => "two values can't be compared".to_owned(),
+        _ => "an operation does not fit the type of a value".to_owned(),
+    }
+}
+
+fn cut(text: &str) -> Arc<str> {
+    text.chars().take(REASON_CHARS_MAX).collect::<String>().into()
+}
+
+/// The event as variables. Payload and metadata are parsed when first asked for, and once for all conditions.
+pub(super) struct Variables<'event> {
+    event: &'event Event,
+    payload: OnceLock<Box<dyn Val>>,
+    metadata: OnceLock<Box<dyn Val>>,
+}
+
+impl<'event> Variables<'event> {
+    pub(super) fn of(event: &'event Event) -> Self {
+        Self { event, payload: OnceLock::new(), metadata: OnceLock::new() }
+    }
+}
+
+impl VariableResolver for Variables<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let text = |text: &'b str| Some(CowVal::owned(CelString::from(text)));
+        match variable {
+            "eventType" => text(&self.event.event_type),
+            "aggregateType" => text(&self.event.aggregate_type),
+            "aggregateId" => text(&self.event.aggregate_id),
+            "occurredAt" => text(&self.event.occurred_at),
+            "source" => text(&self.event.source),
+            "payload" => Some(CowVal::Borrowed(&**self.payload.get_or_init(|| parse(&self.event.payload)))),
+            "metadata" => Some(CowVal::Borrowed(&**self.metadata.get_or_init(|| parse(&self.event.metadata)))),
+            _ => None,
+        }
+    }
+}
+
+/// JSON as a CEL value. Accepted JSON always parses; a record that was damaged since reads as null.
+fn parse(json: &str) -> Box<dyn Val> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    ValueSeed.deserialize(&mut deserializer).unwrap_or_else(|_| Box::new(CelNull))
+}
+
+/// Reads any JSON value: whole numbers are `int` (or `uint` above its range), others `double`.
+struct ValueSeed;
+
+impl<'de> DeserializeSeed<'de> for ValueSeed {
+    type Value = Box<dyn Val>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed {
+    type Value = Box<dyn Val>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Box::new(CelBool::from(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Box::new(CelInt::from(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(match i64::try_from(value) {
+            Ok(value) => Box::new(CelInt::from(value)),
+            Err(_) => Box::new(CelUInt::from(value)),
+        })
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Box::new(CelDouble::from(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Box::new(CelString::from(value.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Box::new(CelNull))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = sequence.next_element_seed(ValueSeed)? {
+            values.push(value);
+        }
+        Ok(Box::new(CelList::from(values)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values: HashMap<CelMapKey, Box<dyn Val>> = HashMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            values.insert(CelMapKey::String(CelString::from(key)), map.next_value_seed(ValueSeed)?);
+        }
+        Ok(Box::new(CelMap::from(values)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+
+    fn reason(expression: &str, payload: &str) -> Option<String> {
+        let mut event = event::sample("evt_1", "order.created", payload);
+        event.metadata = r#"{"tenant":"blue"}"#.into();
+        event.aggregate_id = "order_1".into();
+        Condition::compile(expression).unwrap().refuses(&Variables::of(&event)).map(|reason| reason.to_string())
+    }
+
+    #[test]
+    fn expressions_see_every_field_of_the_event() {
+        for expression in [
+            "payload.amount >= 10000",
+            "payload.amount * 2 == 20000",
+            "payload['amount'] > 9999.5",
+            "has(payload.user) && !has(payload.nothing)",
+            "payload.user.tags.exists(t, t == 'vip')",
+            "size(payload.user.tags) == 2",
+            "payload.user.name.startsWith('김')",
+            "metadata.tenant == 'blue' && source == 'app' && aggregateId == 'order_1'",
+            "eventType in ['order.created', 'order.completed']",
+            "timestamp(occurredAt) < timestamp('2026-01-01T00:00:00Z')",
+            "payload.big == 18446744073709551615u",
+            "payload.none == null && type(payload.amount) == int",
+        ] {
+            let payload = r#"{"amount":10000,"user":{"name":"김철수","tags":["new","vip"]},"big":18446744073709551615,"none":null}"#;
+            assert_eq!(reason(expression, payload), None, "{expression}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_true_keeps_the_event_away_and_says_why_without_quoting_the_payload() {
+        let payload = r#"{"amount":"marker"}"#;
+        assert_eq!(reason("payload.amount == 'x'", payload).unwrap(), "where is false");
+        assert_eq!(reason("payload.missing > 1", payload).unwrap(), "where failed: no such key: missing");
+        assert!(reason("payload.amount", payload).unwrap().starts_with("where is not true or false"));
+        for expression in ["payload.amount > 10", "payload.amount.x == 1", "payload.amount / 0 == 1", "size(1) == 1"] {
+            let reason = reason(expression, payload).unwrap();
+            assert!(reason.starts_with("where failed: ") && !reason.contains("marker"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_bad_syntax_are_refused_when_compiled() {
+        let error = Condition::compile("paylod.amount > 1").unwrap_err();
+        assert!(matches!(&error, ConditionError::Unknown { suggestion: Some("payload"), .. }), "{error}");
+        assert!(matches!(Condition::compile("payload.amount >"), Err(ConditionError::Syntax(_))));
+    }
+}
