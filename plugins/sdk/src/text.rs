@@ -1,0 +1,74 @@
+//! Text for services that set limits. Lengths are counted in UTF-16 units: services differ in what
+//! they count, and by this count a text is never longer than by theirs. Hangul counts one each.
+
+/// What stands where something was cut off.
+pub const ELLIPSIS: char = '…';
+
+/// The length of `text` in UTF-16 units.
+pub fn length(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
+/// `text` cut so that its length is at most `limit`, with `…` at its end where something is missing.
+/// It never cuts inside a character.
+pub fn truncate(text: &str, limit: usize) -> String {
+    if length(text) <= limit {
+        return text.to_owned();
+    }
+    let mut room = limit.saturating_sub(ELLIPSIS.len_utf16());
+    let mut cut = String::new();
+    for character in text.chars() {
+        let Some(left) = room.checked_sub(character.len_utf16()) else {
+            break;
+        };
+        room = left;
+        cut.push(character);
+    }
+    if limit > 0 {
+        cut.push(ELLIPSIS);
+    }
+    cut
+}
+
+/// `text` with line breaks and other control characters made spaces, for a subject or a title.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+/// A title for people from an event type: `order.completed` becomes `Order completed`.
+pub fn title(event_type: &str) -> String {
+    let words = one_line(event_type).replace(['.', '_', '-'], " ");
+    let mut characters = words.trim().chars();
+    match characters.next() {
+        // Event types are ASCII in practice; the tables for all scripts would cost 4 KB a plugin.
+        Some(first) => std::iter::once(first.to_ascii_uppercase()).chain(characters).collect(),
+        None => "Event".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_within_its_limit_is_left_alone() {
+        assert_eq!(truncate("주문 완료", 5), "주문 완료");
+    }
+
+    #[test]
+    fn a_cut_falls_between_characters() {
+        assert_eq!(truncate("주문이 완료되었습니다", 5), "주문이 …");
+        assert_eq!(truncate("👋👋👋", 5), "👋👋…");
+        assert_eq!(truncate("👋👋👋", 4), "👋…");
+        assert_eq!(truncate("abc", 1), "…");
+        assert_eq!(truncate("abc", 0), "");
+    }
+
+    #[test]
+    fn a_title_is_the_event_type_in_words() {
+        assert_eq!(title("order.completed"), "Order completed");
+        assert_eq!(title("invoice.sent_late"), "Invoice sent late");
+        assert_eq!(title("주문.완료"), "주문 완료");
+        assert_eq!(title(""), "Event");
+    }
+}

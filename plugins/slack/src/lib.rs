@@ -1,0 +1,151 @@
+//! Posts an event to Slack through an incoming webhook: a Block Kit message from any event, with a
+//! text for people that the config may replace. Nothing an event holds can ping anyone, break the
+//! message, or make Slack refuse it for its length.
+
+mod templates; // What is said when the config says nothing.
+
+use branchline_plugin::serde_json::Value;
+use branchline_plugin::template::Templates;
+use branchline_plugin::{Error, Event, Verdict, plugin, text, value};
+use serde::{Deserialize, Serialize};
+
+plugin!(handle, check);
+
+// Slack's own limits, in characters; it refuses a message that passes one.
+const HEADER_CHARACTERS_MAX: usize = 150;
+const SECTION_CHARACTERS_MAX: usize = 3000;
+// Ours: what is still pleasant to read in a channel.
+const CONTEXT_CHARACTERS_MAX: usize = 600;
+const FIELD_CHARACTERS_MAX: usize = 300;
+const FIELDS_MAX: usize = 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    channel: Option<String>,
+    username: Option<String>,
+    #[serde(default)]
+    templates: Templates,
+}
+
+fn check(config: &Config) -> Result<(), String> {
+    for (key, value) in [("channel", &config.channel), ("username", &config.username)] {
+        if value.as_ref().is_some_and(|value| value.trim().is_empty()) {
+            return Err(format!("`{key}` is empty; leave it out instead"));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Message {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    /// Shown in notifications, and where blocks can't be.
+    text: String,
+    blocks: [Block; 3],
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block {
+    Header { text: Text },
+    Section { text: Text },
+    Context { elements: [Text; 1] },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Text {
+    PlainText {
+        text: String,
+    },
+    /// `verbatim` keeps Slack from making a mention or a channel link of what merely looks like one.
+    Mrkdwn {
+        text: String,
+        verbatim: bool,
+    },
+}
+
+fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
+    let title = text::title(&event.event_type);
+    let built_in = templates::built_in(&event.event_type);
+    let message = match config.templates.find(&event.event_type).or(built_in.as_ref()) {
+        Some(template) => template.render(&event, escape),
+        None => list_fields(&event.payload),
+    };
+    let message = cut(&message, SECTION_CHARACTERS_MAX);
+    let origin = escape(&format!("{} · {}", event.origin(), event.occurred_at));
+    Verdict::send_json(&Message {
+        channel: config.channel,
+        username: config.username,
+        text: cut(&format!("{}: {message}", escape(&title)), SECTION_CHARACTERS_MAX),
+        blocks: [
+            Block::Header { text: Text::PlainText { text: text::truncate(&title, HEADER_CHARACTERS_MAX) } },
+            Block::Section { text: mrkdwn(message) },
+            Block::Context { elements: [mrkdwn(cut(&origin, CONTEXT_CHARACTERS_MAX))] },
+        ],
+    })
+}
+
+fn mrkdwn(text: String) -> Text {
+    Text::Mrkdwn { text, verbatim: true }
+}
+
+/// For an event nothing is known about: its payload, a field a line.
+fn list_fields(payload: &Value) -> String {
+    let Some(fields) = value::fields(payload) else {
+        return escape(&value::show(Some(payload)));
+    };
+    let mut lines: Vec<String> = fields
+        .iter()
+        .take(FIELDS_MAX)
+        .map(|(name, field)| {
+            let shown = value::show_named(name, Some(field));
+            format!("*{}:* {}", escape(name), escape(&text::truncate(&shown, FIELD_CHARACTERS_MAX)))
+        })
+        .collect();
+    if fields.len() > FIELDS_MAX {
+        lines.push(format!("… and {} more", fields.len() - FIELDS_MAX));
+    }
+    if lines.is_empty() {
+        return value::MISSING.to_owned();
+    }
+    lines.join("\n")
+}
+
+/// The three characters that Slack reads as markup: <https://docs.slack.dev/messaging/formatting-message-text/>.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Cuts a text that is escaped already, without leaving half an `&amp;` at its end.
+fn cut(escaped: &str, limit: usize) -> String {
+    let cut = text::truncate(escaped, limit);
+    match (cut.len() < escaped.len(), cut.rfind('&')) {
+        (true, Some(at)) if !cut[at..].contains(';') => format!("{}{}", &cut[..at], text::ELLIPSIS),
+        _ => cut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_is_right() {
+        branchline_plugin::testing::run_readme(env!("CARGO_MANIFEST_DIR"), super::handle, super::check);
+    }
+
+    #[test]
+    fn every_fixture_holds() {
+        branchline_plugin::testing::run_fixtures(env!("CARGO_MANIFEST_DIR"), super::handle, super::check);
+    }
+
+    #[test]
+    fn a_cut_leaves_no_half_of_an_escape() {
+        assert_eq!(super::cut("가나&amp;다라", 7), "가나…");
+        assert_eq!(super::cut("가나&amp;다라", 8), "가나&amp;…");
+        assert_eq!(super::cut("가나&amp;다라", 9), "가나&amp;다라");
+    }
+}
