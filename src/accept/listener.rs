@@ -1,0 +1,289 @@
+//! Connections of producers: a bounded number, from an address and in all, each closed when it does not come to
+//! a request in time. HTTP/1.1 only: nothing has to guess what a connection speaks before a timer runs.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::socket::Socket;
+use super::{Error, Intake};
+use crate::config::Ingest;
+
+const HEADERS_MAX: usize = 64;
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Connections that the system holds for us before they are accepted.
+const WAITING_CONNECTIONS_MAX: u32 = 1024;
+/// How long no connection is accepted after the system could not give one, at first and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What a connection over a limit is told, if it still listens.
+const OVER_LIMIT: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 186\r\n\r\n\
+    {\"type\":\"/problems/too-many-connections\",\"title\":\"Too many connections\",\"status\":503,\
+    \"detail\":\"the router has as many connections as it may; nothing was stored; it is safe to try again\"}";
+
+/// The ingest listener.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    local_address: SocketAddr,
+    settings: Ingest,
+}
+
+impl Listener {
+    /// Listens; connections wait until [`Self::serve`]. Call it within a tokio runtime.
+    pub fn bind(settings: &Ingest) -> Result<Self, Error> {
+        let address = settings.listen;
+        let listen = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A restart must not wait for connections of the last run to be forgotten.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(WAITING_CONNECTIONS_MAX)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (local_address, listener) = listen().map_err(|reason: io::Error| Error::Bind { address, reason })?;
+        Ok(Self { listener, local_address, settings: settings.clone() })
+    }
+
+    /// Where it listens, with the port that the system chose when the config said 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Serves until `shutdown` is true (or its sender is gone); then accepts nothing more, answers the requests
+    /// that are under way, and returns when all connections have ended, after `grace` at the latest.
+    pub async fn serve(self, intake: Arc<Intake>, mut shutdown: watch::Receiver<bool>, grace: Duration) {
+        let Self { listener, settings, .. } = self;
+        let addresses = Arc::new(Addresses { max: settings.connections_per_address_max, counts: Mutex::default() });
+        let http = protocol(&settings);
+        let mut connections = JoinSet::new();
+        let mut back_off = BACK_OFF.0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = told_to_stop(&mut shutdown) => break,
+                Some(ended) = connections.join_next() => {
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        tracing::error!("a connection's task panicked; this is a bug");
+                    }
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_peers_fault(&error) => continue,
+                Err(error) => {
+                    // Out of file descriptors or memory: asking again at once would only burn the processor.
+                    tracing::warn!(%error, "can't accept connections for a moment");
+                    tokio::select! {
+                        () = told_to_stop(&mut shutdown) => break,
+                        () = sleep(back_off) => {}
+                    }
+                    back_off = (back_off * 2).min(BACK_OFF.1);
+                    continue;
+                }
+            };
+            back_off = BACK_OFF.0;
+            let place = if connections.len() < settings.connections_max { addresses.enter(peer.ip()) } else { None };
+            let Some(place) = place else {
+                intake.count_unreadable(StatusCode::SERVICE_UNAVAILABLE);
+                tell_over_limit(stream);
+                continue;
+            };
+            let connection = Connection {
+                intake: Arc::clone(&intake),
+                http: http.clone(),
+                write_timeout: settings.body_timeout,
+                shutdown: shutdown.clone(),
+            };
+            connections.spawn(async move {
+                connection.serve(stream).await;
+                drop(place);
+            });
+        }
+        drop(listener);
+        let end = Instant::now() + grace;
+        while let Ok(Some(_)) = timeout_at(end, connections.join_next()).await {}
+        if !connections.is_empty() {
+            tracing::warn!(connections = connections.len(), "closed connections that did not end in time");
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// Ends when the router is to stop; a sender that is gone can't say so any more, and counts as if it had.
+async fn told_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+fn protocol(settings: &Ingest) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        // From the connection's begin, or the last answer, to the end of a head: idle connections end by it too.
+        .header_read_timeout(settings.head_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // A producer may send its request, say that it is done, and wait for the answer.
+        .half_close(true);
+    http
+}
+
+/// Whether accepting failed because the peer was gone again.
+fn is_peers_fault(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
+}
+
+/// Tells it in one write, without waiting: the peer is one too many already.
+fn tell_over_limit(stream: TcpStream) {
+    // A write that fails changes nothing: the connection is closed either way.
+    let _ = stream.into_std().and_then(|mut stream| stream.write(OVER_LIMIT.as_bytes()));
+}
+
+/// What one connection's task has.
+struct Connection {
+    intake: Arc<Intake>,
+    http: http1::Builder,
+    write_timeout: Duration,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(mut self, stream: TcpStream) {
+        let _counted = Counted::new(&self.intake);
+        // Answers are small and whole: waiting to fill a segment only delays them. Without it they are slower.
+        let _ = stream.set_nodelay(true);
+        let socket = Socket::new(stream, self.write_timeout);
+        let first_fault = socket.first_fault();
+        let heads = AtomicU64::new(0);
+        let intake = &self.intake;
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let hidden = first_fault.of(heads.fetch_add(1, Ordering::Relaxed));
+            async move { Ok::<_, Infallible>(intake.answer(request, hidden).await) }
+        });
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(socket), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = told_to_stop(&mut self.shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended.as_ref()
+            && error.is_parse()
+            && !error.is_parse_version_h2()
+        {
+            let too_large = error.is_parse_too_large();
+            let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+            self.intake.count_unreadable(status);
+        }
+    }
+}
+
+/// Counts an open connection as long as it lives.
+struct Counted(Arc<Intake>);
+
+impl Counted {
+    fn new(intake: &Arc<Intake>) -> Self {
+        intake.metrics().ingest_connections().inc();
+        Self(Arc::clone(intake))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics().ingest_connections().dec();
+    }
+}
+
+/// How many connections each address has. As large as the number of connections, at most.
+struct Addresses {
+    max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    /// A place for one more of this address, if it may have one.
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = network(address);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.get(&address).copied().unwrap_or(0) >= self.max {
+            return None;
+        }
+        *counts.entry(address).or_insert(0) += 1;
+        Some(Place { addresses: Arc::clone(self), address })
+    }
+}
+
+/// What counts as one address: an IPv6 network of 64 bits is usually one machine's own.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+/// One connection's place, given back when it is dropped.
+struct Place {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_bounded_number_of_connections() {
+        let addresses = Arc::new(Addresses { max: 2, counts: Mutex::default() });
+        let enter = |text: &str| addresses.enter(text.parse().unwrap());
+        let first = enter("10.0.0.1").unwrap();
+        let second = enter("::ffff:10.0.0.1").unwrap();
+        assert!(enter("10.0.0.1").is_none());
+        let other = enter("2001:db8::1").unwrap();
+        let neighbour = enter("2001:db8::ffff:2").unwrap();
+        assert!(enter("2001:db8::3").is_none());
+        assert!(enter("2001:db8:0:1::3").is_some());
+        drop(first);
+        assert!(enter("10.0.0.1").is_some());
+        drop((second, other, neighbour));
+        assert!(addresses.counts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_told_over_the_limit_is_a_whole_answer() {
+        let (head, body) = OVER_LIMIT.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(super::super::json::check(body).is_ok());
+    }
+}
