@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
+use super::ids::Ids;
 use super::schedule::Schedule;
 
 /// Shared by the writer, which tells it what is on disk, and those who claim.
@@ -16,6 +17,7 @@ pub(super) struct Memory {
     /// Told when the backlog has something new, and when there will be nothing more.
     pub(super) arrived: Notify,
     pub(super) schedule: Mutex<Schedule>,
+    pub(super) ids: Mutex<Ids>,
     dead_letters: AtomicU64,
 }
 
@@ -43,14 +45,15 @@ impl Counts {
 }
 
 impl Memory {
-    /// Counts what is on disk. `starts` is how often the store was opened.
-    pub(super) fn read(connection: &Connection, starts: u64) -> Result<Self, rusqlite::Error> {
+    /// Counts what is on disk. `starts` is how often the store was opened, `since_ms` when the dedupe window begins.
+    pub(super) fn read(connection: &Connection, starts: u64, since_ms: i64) -> Result<Self, rusqlite::Error> {
         let counts = Counts::read(connection)?;
         let earliest = connection.query_row("SELECT min(due_ms) FROM delivery", (), |row| row.get(0))?;
         Ok(Self {
             backlog: Mutex::new(Backlog::new(counts.last_event, counts.pending)),
             arrived: Notify::new(),
             schedule: Mutex::new(Schedule::new(counts.scheduled, earliest, starts)),
+            ids: Mutex::new(Ids::read(connection, since_ms)?),
             dead_letters: AtomicU64::new(counts.dead_letters),
         })
     }

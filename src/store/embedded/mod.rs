@@ -5,6 +5,7 @@
 
 mod backlog; // Events that wait to be claimed.
 mod folder; // The folder: private, locked, watched for room.
+mod ids; // Which event has which id.
 mod memory; // What is known beside the disk.
 mod operation; // What the writer is asked to do.
 mod outcome; // How outcomes are written.
@@ -214,7 +215,7 @@ impl Store for EmbeddedStore {
 
     async fn find_event(&self, source: &str, id: &str) -> Result<Option<(Position, Event)>, Error> {
         let (source, id) = (source.to_owned(), id.to_owned());
-        self.shared.reading(move |connection, _| reader::find_event(connection, &source, &id)).await
+        self.shared.reading(move |connection, memory| reader::find_event(connection, memory, &source, &id)).await
     }
 
     async fn outcomes(&self, cursor: Option<Cursor>, limit: usize) -> Result<(Vec<OutcomeRecord>, Cursor), Error> {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::super::{Cursor, DeliveryClaim, DisabledEndpoint, Error};
 use super::super::{decode_dead_letter, decode_delivery, decode_event};
 use super::memory::{Memory, lock};
-use super::{millis, number, outcome, position, schema};
+use super::{ids, millis, number, outcome, position, schema};
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
 use crate::event::{Event, Position};
@@ -159,13 +159,12 @@ pub(super) fn event(connection: &Connection, seq: i64) -> Result<Option<Event>, 
 /// An event by the producer's source and id.
 pub(super) fn find_event(
     connection: &Connection,
+    memory: &Memory,
     source: &str,
     id: &str,
 ) -> Result<Option<(Position, Event)>, ReadError> {
-    let seq: Option<i64> = connection
-        .prepare_cached("SELECT seq FROM ids WHERE source = ?1 AND id = ?2")?
-        .query_row([source, id], |row| row.get(0))
-        .optional()?;
+    let recent = lock(&memory.ids).recent(ids::hash_of(source, id));
+    let seq = ids::find(connection, recent, source, id)?;
     let Some(seq) = seq else { return Ok(None) };
     Ok(event(connection, seq)?.map(|event| (position(seq), event)))
 }

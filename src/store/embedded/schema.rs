@@ -29,12 +29,11 @@ const TABLES: &str = "
     ) STRICT;
     -- Of those, the ones that are not settled.
     CREATE TABLE pending (seq INTEGER PRIMARY KEY) STRICT;
-    -- For duplicates and for look-up. In the order of ids, because ids are mostly made in the order of
-    -- time, and then the inserts of a batch share a page.
-    CREATE TABLE ids (
-        source TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL,
-        PRIMARY KEY (source, id)
-    ) STRICT, WITHOUT ROWID;
+    -- Which event has which id (ids.rs): segments of events, and a few rows of hashes for each.
+    CREATE TABLE segment (
+        segment INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, written_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE ids (key INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT;
 
     -- The schedule. Who holds a delivery is known in memory only: after a restart nobody does.
     CREATE TABLE delivery (

@@ -13,8 +13,8 @@ use super::memory::{Memory, lock};
 use super::operation::{Answer, Operation};
 use super::queue::{Next, Queue};
 use super::reader::{ReadError, Readers};
-use super::schema;
 use super::writer::{Limits, Writer, is_full, refuse};
+use super::{millis, number, schema};
 use crate::clock::Clock;
 
 /// How many connections read for claims, and how many for everybody else.
@@ -54,8 +54,9 @@ impl Shared {
             Err(schema::Error::Sqlite(error)) => return Err(unusable(error)),
             Err(error @ (schema::Error::Foreign | schema::Error::Newer(_))) => return Err(folder.unusable(error)),
         };
-        let memory = Memory::read(&connection, starts).map_err(unusable)?;
         let limits = Limits::of(options);
+        let since_ms = millis(clock.now()).saturating_sub(number(limits.dedupe_window_ms));
+        let memory = Memory::read(&connection, starts, since_ms).map_err(unusable)?;
         let writer = Writer::new(connection, Arc::clone(&folder), clock, limits).map_err(unusable)?;
         Ok(Self {
             queue: Queue::new(),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior, params};
 
 use super::super::{Error, StoreOptions};
 use super::folder::Folder;
-use super::memory::{Changes, Memory};
+use super::memory::{Changes, Memory, lock};
 use super::outcome;
 use super::queue::Submitted;
 use super::{number, schema};
@@ -187,9 +187,23 @@ impl Writer {
             }
             Err(error) => return Err(error),
         }
+        if lock(&memory.ids).fill_a_segment() {
+            self.write_segment(memory).or_else(|error| self.survive("writing ids", error))?;
+        }
         if self.log_pages.load(Ordering::Relaxed) >= self.checkpoint_at_pages {
             self.checkpoint()?;
         }
+        Ok(())
+    }
+
+    /// Moves the ids of the newest events from memory to disk; the events themselves are there.
+    fn write_segment(&mut self, memory: &Memory) -> Result<(), rusqlite::Error> {
+        let now_ms = number(self.clock.now().as_millis());
+        let mut ids = lock(&memory.ids);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        ids.write_segment(&transaction, now_ms)?;
+        transaction.commit()?;
+        ids.segment_written(now_ms, now_ms.saturating_sub(number(self.limits.dedupe_window_ms)));
         Ok(())
     }
 
@@ -253,8 +267,9 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                let mut schedule = super::memory::lock(&memory.schedule);
+                let mut schedule = lock(&memory.schedule);
                 held.into_iter().for_each(|key| schedule.release(key));
+                lock(&memory.ids).roll_back(self.last.event);
                 Err(error)
             }
         }

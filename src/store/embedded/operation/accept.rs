@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use super::super::super::{Appended, Error};
+use super::super::ids::hash_of;
 use super::super::memory::{Memory, lock};
 use super::super::writer::Batch;
 use super::super::{number, position};
@@ -33,26 +34,24 @@ impl Append {
     }
 
     pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
-        // An id is taken anew when it was last taken longer ago than the window.
-        let mut take_id = batch.transaction.prepare_cached(
-            "INSERT INTO ids (source, id, seq, at_ms) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET seq = excluded.seq, at_ms = excluded.at_ms WHERE at_ms < ?5",
-        )?;
         let mut insert_event = batch
             .transaction
             .prepare_cached("INSERT INTO event (seq, accepted_ms, source, id, record) VALUES (?1, ?2, ?3, ?4, ?5)")?;
         let mut insert_pending = batch.transaction.prepare_cached("INSERT INTO pending (seq) VALUES (?1)")?;
         let now = number(batch.now.as_millis());
-        let forgotten_before = now.saturating_sub(number(batch.limits.dedupe_window_ms));
+        let since = now.saturating_sub(number(batch.limits.dedupe_window_ms));
+        let mut ids = lock(&batch.memory.ids);
         self.stored.clear();
         for (event, record) in self.events.iter().zip(&self.records) {
-            let seq = batch.last.event + 1;
-            if take_id.execute(params![event.source, event.id, seq, now, forgotten_before])? == 0 {
+            let hash = hash_of(&event.source, &event.id);
+            if ids.is_known(&batch.transaction, hash, (&event.source, &event.id), since)? {
                 self.stored.push(None);
                 continue;
             }
+            let seq = batch.last.event + 1;
             insert_event.execute(params![seq, now, event.source, event.id, record])?;
             insert_pending.execute([seq])?;
+            ids.add(hash, seq);
             batch.last.event = seq;
             self.stored.push(Some(seq));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
+use super::super::ids;
 use super::super::memory::{Memory, lock};
 use super::super::number;
 use super::super::writer::Batch;
@@ -80,10 +81,9 @@ impl Trim {
 /// Removes settled events from the oldest on, up to the first that waits or is young.
 fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> {
     let mut select = batch.transaction.prepare_cached(
-        "SELECT seq, accepted_ms, source, id FROM event
+        "SELECT seq, accepted_ms FROM event
          WHERE seq < (SELECT coalesce(min(seq), ?1) FROM pending) ORDER BY seq LIMIT ?2",
     )?;
-    let mut forget = batch.transaction.prepare_cached("DELETE FROM ids WHERE source = ?1 AND id = ?2 AND seq = ?3")?;
     let mut rows = select.query(params![i64::MAX, TRIM_EVENTS_MAX])?;
     let mut last = None;
     while let Some(row) = rows.next()? {
@@ -91,13 +91,12 @@ fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> 
         if accepted_ms > old {
             break;
         }
-        // The id may be that of a newer event by now; then it stays.
-        forget.execute(params![row.get::<_, String>(2)?, row.get::<_, String>(3)?, seq])?;
         last = Some(seq);
     }
     match last {
         Some(last) => {
             let removed = batch.transaction.prepare_cached("DELETE FROM event WHERE seq <= ?1")?.execute([last])?;
+            ids::trim(&batch.transaction, last)?;
             Ok(removed as u64)
         }
         None => Ok(0),
