@@ -1,3 +1,5 @@
 //! What Branchline promises, one file per subject. Each test's name is the promise.
 
+mod store_contract; // What every store promises; both stores run it.
+mod store_embedded; // The embedded store: the contract, and what only it promises.
 mod support; // Servers, folders and waiting, for all of them.
