@@ -249,6 +249,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadHead(_)
+                | Self::LengthRequired
                 | Self::TooLarge { .. }
                 | Self::Expectation
                 | Self::SlowBody { .. }

@@ -1,3 +1,5 @@
 //! What Branchline promises, one file per subject. Each test's name is the promise.
 
+mod accept; // 2xx means stored; a refusal says what is wrong.
+mod bad_input; // What producers may send, and what they are told.
 mod support; // Servers, folders and waiting, for all of them.
