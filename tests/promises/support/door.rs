@@ -11,14 +11,15 @@ use branchline::config::{Ingest, Source, SourceAuth};
 use branchline::event::Event;
 use branchline::metrics::Metrics;
 use branchline::secret::Secret;
-use branchline::store::Store;
+use branchline::store::embedded::EmbeddedStore;
+use branchline::store::{Store, StoreOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{eventually, store};
+use super::eventually;
 
 /// Longer than anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,7 +58,9 @@ impl Door {
 
     pub async fn open_with_grace(settings: Ingest, grace: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).await;
+        let clock = Clock::system();
+        let store = EmbeddedStore::open(folder.path(), StoreOptions::default(), clock).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
         let metrics = Metrics::default();
         let source = |name: &str, auth| {
             let body_bytes_max = settings.body_bytes_max;
@@ -65,7 +68,7 @@ impl Door {
         };
         let keys = ["key-one", "key-two"].map(Secret::new).to_vec();
         let sources = [source("events", SourceAuth::None), source("keyed", SourceAuth::Bearer(keys))];
-        let intake = Intake::new(&settings, &sources, Arc::clone(&store), metrics.clone(), Clock::system());
+        let intake = Intake::new(&settings, &sources, Arc::clone(&store), metrics.clone(), clock);
         let intake = Arc::new(intake);
         let listener = Listener::bind(&settings).unwrap();
         let address = listener.local_addr();

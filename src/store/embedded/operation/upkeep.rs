@@ -1,0 +1,174 @@
+//! Trimming, hastening, and the marks of disabled endpoints.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::super::memory::{Memory, lock};
+use super::super::number;
+use super::super::writer::Batch;
+use super::{Answer, tell};
+
+/// How many events one step of trimming removes at most.
+const TRIM_EVENTS_MAX: i64 = 1_000;
+/// How many rows of outcomes, and how many dead letters.
+const TRIM_ROWS_MAX: i64 = 500;
+
+/// Removes what is settled and old.
+#[derive(Debug)]
+pub(in super::super) struct Trim {
+    pub(in super::super) removed: u64,
+    pub(in super::super) answer: Answer<u64>,
+}
+
+/// Makes waiting deliveries fall due.
+#[derive(Debug)]
+pub(in super::super) struct Hasten {
+    pub(in super::super) subscriptions: Vec<Arc<str>>,
+    pub(in super::super) max: usize,
+    /// How many fell due, and when.
+    pub(in super::super) hastened: (usize, i64),
+    pub(in super::super) answer: Answer<usize>,
+}
+
+/// Marks an endpoint as disabled.
+#[derive(Debug)]
+pub(in super::super) struct Disable {
+    pub(in super::super) name: String,
+    /// The whole mark, as JSON.
+    pub(in super::super) record: String,
+    pub(in super::super) answer: Answer<()>,
+}
+
+/// Takes the mark away.
+#[derive(Debug)]
+pub(in super::super) struct Enable {
+    pub(in super::super) name: String,
+    pub(in super::super) found: bool,
+    pub(in super::super) answer: Answer<bool>,
+}
+
+impl Trim {
+    pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
+        let now = number(batch.now.as_millis());
+        let old = now.saturating_sub(number(batch.limits.retention_ms));
+        // An event's row is also what its id is known by, so it stays for the dedupe window at least.
+        let known = old.min(now.saturating_sub(number(batch.limits.dedupe_window_ms)));
+        let events = trim_events(batch, known)?;
+        let outcomes = trim_rows(batch, "outcome", old)?;
+        let dead = trim_rows(batch, "dead", old)?;
+        batch.changes.events_removed += events;
+        batch.changes.dead_removed += dead;
+        self.removed = events + outcomes + dead;
+        if self.removed > 0 {
+            // Trimmed numbers must not be given out again after a restart.
+            let mut keep = batch.transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
+            for (table, last) in
+                [("event", batch.last.event), ("outcome", batch.last.outcome), ("dead", batch.last.dead)]
+            {
+                keep.execute(params![table, last])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) {
+        tell(self.answer, Ok(self.removed));
+    }
+}
+
+/// Removes settled events from the oldest on, up to the first that waits or is young.
+fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> {
+    let mut select = batch.transaction.prepare_cached(
+        "SELECT seq, accepted_ms, source, id FROM event
+         WHERE seq < (SELECT coalesce(min(seq), ?1) FROM pending) ORDER BY seq LIMIT ?2",
+    )?;
+    let mut forget = batch.transaction.prepare_cached("DELETE FROM ids WHERE source = ?1 AND id = ?2 AND seq = ?3")?;
+    let mut rows = select.query(params![i64::MAX, TRIM_EVENTS_MAX])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let (seq, accepted_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if accepted_ms > old {
+            break;
+        }
+        // The id may be that of a newer event by now; then it stays.
+        forget.execute(params![row.get::<_, String>(2)?, row.get::<_, String>(3)?, seq])?;
+        last = Some(seq);
+    }
+    match last {
+        Some(last) => {
+            let removed = batch.transaction.prepare_cached("DELETE FROM event WHERE seq <= ?1")?.execute([last])?;
+            Ok(removed as u64)
+        }
+        None => Ok(0),
+    }
+}
+
+/// Removes rows from the oldest on, up to the first that is young.
+fn trim_rows(batch: &Batch<'_>, table: &str, old: i64) -> Result<u64, rusqlite::Error> {
+    let query = format!("SELECT seq, at_ms FROM {table} ORDER BY seq LIMIT ?1");
+    let mut select = batch.transaction.prepare_cached(&query)?;
+    let mut rows = select.query([TRIM_ROWS_MAX])?;
+    let mut last: Option<i64> = None;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(1)? > old {
+            break;
+        }
+        last = Some(row.get(0)?);
+    }
+    let Some(last) = last else { return Ok(0) };
+    let delete = format!("DELETE FROM {table} WHERE seq <= ?1");
+    Ok(batch.transaction.prepare_cached(&delete)?.execute([last])? as u64)
+}
+
+impl Hasten {
+    pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
+        // One that is held is due on disk, so it is left alone.
+        let mut hasten = batch.transaction.prepare_cached(
+            "UPDATE delivery SET due_ms = ?2 WHERE key IN
+             (SELECT key FROM delivery WHERE subscription = ?1 AND due_ms > ?2 ORDER BY due_ms LIMIT ?3)",
+        )?;
+        let now = number(batch.now.as_millis());
+        self.hastened = (0, now);
+        for subscription in &self.subscriptions {
+            let left = i64::try_from(self.max - self.hastened.0).unwrap_or(i64::MAX);
+            self.hastened.0 += hasten.execute(params![&**subscription, now, left])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, memory: &Memory) {
+        let (hastened, due) = self.hastened;
+        if hastened > 0 {
+            lock(&memory.schedule).waits(due);
+        }
+        tell(self.answer, Ok(hastened));
+    }
+}
+
+impl Disable {
+    pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
+        batch
+            .transaction
+            .prepare_cached("INSERT OR REPLACE INTO endpoint (name, record) VALUES (?1, ?2)")?
+            .execute([&self.name, &self.record])?;
+        Ok(())
+    }
+
+    pub(super) fn finish(self) {
+        tell(self.answer, Ok(()));
+    }
+}
+
+impl Enable {
+    pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
+        let deleted =
+            batch.transaction.prepare_cached("DELETE FROM endpoint WHERE name = ?1")?.execute([&self.name])?;
+        self.found = deleted > 0;
+        Ok(())
+    }
+
+    pub(super) fn finish(self) {
+        tell(self.answer, Ok(self.found));
+    }
+}
