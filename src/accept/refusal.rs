@@ -77,6 +77,8 @@ struct Problem<'a> {
 }
 
 const AGAIN: &str = "nothing was stored; it is safe to send the request again";
+const UNSURE: &str = "it is unknown whether the events are stored; it is safe to send them again with the same ids, \
+    since a stored one is then answered as a duplicate";
 const UNCHANGED: &str = "sending the request again unchanged gives the same answer";
 
 impl Refusal {
@@ -199,17 +201,8 @@ impl Refusal {
                 "Too many bodies at once",
                 again("the bodies of all requests take the memory they may"),
             ),
-            Self::StoreFull => {
-                (S::SERVICE_UNAVAILABLE, "store-full", "The store is full", again("the store has no room for events"))
-            }
-            Self::StoreUnsure => (
-                S::SERVICE_UNAVAILABLE,
-                "store-unsure",
-                "The store did not answer",
-                "it is unknown whether the events are stored; it is safe to send them again with the same ids: \
-                 a stored one is answered as a duplicate"
-                    .into(),
-            ),
+            Self::StoreFull => (S::SERVICE_UNAVAILABLE, "store-full", "The store is full", UNSURE.into()),
+            Self::StoreUnsure => (S::SERVICE_UNAVAILABLE, "store-unsure", "The store did not answer", UNSURE.into()),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
