@@ -265,10 +265,7 @@ impl Refusal {
     /// The answer.
     pub(super) fn response(&self, close: bool) -> Response<Full<Bytes>> {
         let (status, name, title, detail) = self.parts();
-        let errors = match self {
-            Self::NotAnEnvelope(faults) => faults.list(),
-            _ => &[],
-        };
+        let errors = if let Self::NotAnEnvelope(faults) = self { faults.list() } else { &[] };
         let problem = Problem { r#type: format!("/problems/{name}"), title, status: status.as_u16(), detail, errors };
         let body = serde_json::to_vec(&problem).expect("a problem has string keys only");
         let mut response = Response::new(Full::new(Bytes::from(body)));

@@ -29,6 +29,28 @@ async fn a_202_means_that_the_event_is_in_the_store() {
     assert!(door.metrics.render().contains(r#"branchline_accepted_events_total{source="events"} 1"#));
 }
 
+/// Whatever JSON allows: the payload's bytes are the producer's.
+#[tokio::test]
+async fn unusual_but_sound_payloads_are_stored_byte_for_byte() {
+    let door = Door::open(settings()).await;
+    for (n, json) in [
+        "18446744073709551616",
+        r#"{"a":1,"a":2}"#,
+        "-0.0",
+        "1E+2",
+        r#"{ "b" : [ 1.10 , null ] , "" : "" }"#,
+        r#""\u0000\ud83d\ude00\/""#,
+        "0.1000000000000000055511151231257827021181583404541015625",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = door.post("", &format!(r#"{{"id":"e{n}","eventType":"a","payload": {json} }}"#)).await;
+        assert_eq!(answer.status, 202, "{json}");
+        assert_eq!(&*door.stored(&format!("e{n}")).await.unwrap().payload, json);
+    }
+}
+
 #[tokio::test]
 async fn an_event_without_an_id_gets_one_and_the_time_of_acceptance() {
     let door = Door::open(settings()).await;
