@@ -60,13 +60,7 @@ pub(super) fn parse(body: &ByteString, array: Array, events_max: usize, read: Re
         Document::One(_) if array == Array::Required => {
             faults.add("", || "this content type has an array of events".to_owned());
         }
-        Document::One(shape) => {
-            // Whatever is not read further is still checked: a broken body is 400, whatever else is wrong with it.
-            if matches!(shape, Shape::Other) {
-                json::check(body).map_err(|error| Unreadable::NotJson(error.to_string()))?;
-            }
-            drafts.extend(read_shape(body, shape, &mut faults, read)?);
-        }
+        Document::One(shape) => drafts.extend(read_shape(body, shape, &mut faults, read)?),
     }
     Ok(Parsed { drafts, batch: false, faults })
 }

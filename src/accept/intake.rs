@@ -177,8 +177,7 @@ impl Intake {
             .map(|draft| draft.into_event(&source.name, traceparent, now, &self.ids))
             .collect();
         let ids: Vec<_> = events.iter().map(|event| event.id.clone()).collect();
-        let appended = tokio::time::timeout(self.settings.store_timeout, self.store.append(events)).await;
-        let appended = appended.unwrap_or_else(|_| Err(store::Error::Away("it did not answer in time".to_owned())));
+        let appended = in_time(self.settings.store_timeout, self.store.append(events)).await;
         let appended = appended.map_err(|error| self.refuse_for_store(&error))?;
         Ok(self.answer_taken(source, ids, &appended, parsed.batch))
     }
@@ -250,6 +249,12 @@ impl Intake {
     }
 }
 
+/// The store's word, or that there was none in time: then nobody knows whether the events are stored.
+async fn in_time<T>(limit: Duration, word: impl Future<Output = Result<T, store::Error>>) -> Result<T, store::Error> {
+    let late = |_| Err(store::Error::Away("it did not answer in time".to_owned()));
+    tokio::time::timeout(limit, word).await.unwrap_or_else(late)
+}
+
 fn parse_body(kind: BodyKind, headers: &HeaderMap, bytes: Bytes, events_max: usize) -> Result<Parsed, Unreadable> {
     let body = ByteString::try_from(bytes).map_err(|_| Unreadable::NotJson("the body is not UTF-8".to_owned()))?;
     if body.is_empty() && kind != BodyKind::CloudEventData {
@@ -270,4 +275,21 @@ fn json_answer(status: StatusCode, answer: &impl Serialize) -> Response<Full<Byt
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_waited_for_so_long_and_no_longer() {
+        let limit = Duration::from_secs(10);
+        let slow = in_time(limit, async {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            Ok(7)
+        });
+        assert_eq!(slow.await.unwrap(), 7);
+        let hanging = in_time(limit, std::future::pending::<Result<(), _>>());
+        assert!(matches!(hanging.await, Err(store::Error::Away(_))));
+    }
 }

@@ -152,8 +152,9 @@ impl<'de> Visitor<'de> for ShapeSeed {
         Ok(Shape::Object(object))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<&'de RawValue>()?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        // Nothing of it is read again, so it is checked here: broken JSON is told as that.
+        Strict.visit_seq(seq)?;
         Ok(Shape::Other)
     }
 

@@ -77,6 +77,8 @@ struct Problem<'a> {
 }
 
 const AGAIN: &str = "nothing was stored; it is safe to send the request again";
+const UNSURE: &str = "it is unknown whether the events are stored; it is safe to send them again with the same ids, \
+    since a stored one is then answered as a duplicate";
 const UNCHANGED: &str = "sending the request again unchanged gives the same answer";
 
 impl Refusal {
@@ -199,17 +201,8 @@ impl Refusal {
                 "Too many bodies at once",
                 again("the bodies of all requests take the memory they may"),
             ),
-            Self::StoreFull => {
-                (S::SERVICE_UNAVAILABLE, "store-full", "The store is full", again("the store has no room for events"))
-            }
-            Self::StoreUnsure => (
-                S::SERVICE_UNAVAILABLE,
-                "store-unsure",
-                "The store did not answer",
-                "it is unknown whether the events are stored; it is safe to send them again with the same ids: \
-                 a stored one is answered as a duplicate"
-                    .into(),
-            ),
+            Self::StoreFull => (S::SERVICE_UNAVAILABLE, "store-full", "The store is full", UNSURE.into()),
+            Self::StoreUnsure => (S::SERVICE_UNAVAILABLE, "store-unsure", "The store did not answer", UNSURE.into()),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -249,6 +242,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadHead(_)
+                | Self::LengthRequired
                 | Self::TooLarge { .. }
                 | Self::Expectation
                 | Self::SlowBody { .. }
@@ -271,10 +265,7 @@ impl Refusal {
     /// The answer.
     pub(super) fn response(&self, close: bool) -> Response<Full<Bytes>> {
         let (status, name, title, detail) = self.parts();
-        let errors = match self {
-            Self::NotAnEnvelope(faults) => faults.list(),
-            _ => &[],
-        };
+        let errors = if let Self::NotAnEnvelope(faults) = self { faults.list() } else { &[] };
         let problem = Problem { r#type: format!("/problems/{name}"), title, status: status.as_u16(), detail, errors };
         let body = serde_json::to_vec(&problem).expect("a problem has string keys only");
         let mut response = Response::new(Full::new(Bytes::from(body)));
