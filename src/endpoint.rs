@@ -81,6 +81,9 @@ pub enum UrlError {
     /// No host.
     #[error("the URL has no host")]
     Host,
+    /// `:99999`, `:http`.
+    #[error("the port must be a number from 1 to 65535")]
+    Port,
     /// `user:password@host`.
     #[error("user info in a URL is not allowed; use `headers` with a secret instead")]
     UserInfo,
@@ -105,8 +108,16 @@ impl EndpointUrl {
         if authority.as_str().contains('@') {
             return Err(UrlError::UserInfo);
         }
-        if uri.host().is_none_or(str::is_empty) || (authority.as_str().ends_with(':')) {
+        let host = uri.host().unwrap_or_default();
+        if host.is_empty() || authority.as_str().ends_with(':') {
             return Err(UrlError::Host);
+        }
+        // The parser lets any text stand for the port and then has none, which would mean the scheme's own.
+        match authority.as_str()[host.len()..].strip_prefix(':') {
+            Some(port)
+                if port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0) => {}
+            None if authority.as_str() == host => {}
+            Some(_) | None => return Err(UrlError::Port),
         }
         Ok(Self { uri })
     }
@@ -143,12 +154,20 @@ mod tests {
     fn urls_are_checked_and_printed_without_their_path() {
         let url = EndpointUrl::parse("https://hooks.example.com:8443/T000/token?x=1").unwrap();
         assert_eq!(url.to_string(), "https://hooks.example.com:8443");
+        assert_eq!(EndpointUrl::parse("http://[::1]:65535").unwrap().to_string(), "http://[::1]:65535");
+        assert_eq!(EndpointUrl::parse("http://[::1]?x").unwrap().to_string(), "http://[::1]");
         for (text, error) in [
             ("ftp://example.com", UrlError::Scheme),
             ("/relative", UrlError::Malformed),
             ("https://user:pw@example.com/", UrlError::UserInfo),
             ("https://example.com/#part", UrlError::Fragment),
             ("https://", UrlError::Malformed),
+            ("https://example.com:/", UrlError::Host),
+            ("https://example.com:0/", UrlError::Port),
+            ("https://example.com:99999/", UrlError::Port),
+            ("https://example.com:+80/", UrlError::Port),
+            ("https://example.com:80a/", UrlError::Port),
+            ("https://[::1]80/", UrlError::Port),
             ("not a url", UrlError::Malformed),
         ] {
             assert_eq!(EndpointUrl::parse(text), Err(error), "{text}");
