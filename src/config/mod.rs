@@ -1,12 +1,33 @@
 //! Files and environment in, checked settings out. A `Config` that exists is valid: names resolve,
 //! URLs, patterns, durations and secrets are parsed. Nothing past this module sees a raw text of a file.
 
+mod document; // A file's text: its values, and where each stands.
+mod endpoints; // `[endpoints.NAME]`.
+mod environment; // Variables that set keys or hold secrets.
+mod excerpt; // A file's lines as messages show them.
+mod faults; // Every mistake, with its place.
+mod json; // JSON files.
+mod load; // Files and environment, merged and read.
+mod origins; // Where everything came from.
+mod plugins; // `[plugins.NAME]`.
+mod reader; // Tables, key by key.
+mod routes; // `[[routes]]`.
+mod secrets; // What is never shown.
+mod sections; // The tables that are there once.
+mod sources; // `[sources.NAME]`.
+mod store; // `[store]`.
+mod values; // What single texts mean.
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use environment::Environment;
+pub use faults::{Errors, Fault, Place};
 
 use crate::endpoint::Endpoint;
 use crate::route::Route;
@@ -38,7 +59,13 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is allowed but worth telling the operator, one sentence each, with its place.
     pub warnings: Vec<String>,
+    /// Where each key came from: see [`Config::place`].
+    pub places: Places,
 }
+
+/// Where each key came from. Holds no values.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, String>);
 
 /// `[ingest]`.
 #[derive(Clone, Debug)]

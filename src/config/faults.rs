@@ -1,0 +1,173 @@
+//! Mistakes in the config: all of them, each with its place and key, printed so that the place can be opened
+//! and the mistake seen. A fault never holds the value of a key that may be secret.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// How many faults are printed; the rest are counted.
+const FAULTS_PRINTED_MAX: usize = 100;
+
+/// Everything that is wrong with a config, in the order of the files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Errors {
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The key, for example `routes[0].subscriptions[1].endpoint`; empty when no key is at fault.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+    /// What was probably meant, when something near is known.
+    pub suggestion: Option<String>,
+    /// The line, with what is not at fault and what may be secret taken out.
+    #[serde(skip)]
+    pub(super) excerpt: Option<Excerpt>,
+}
+
+/// Where a key or a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// A file or folder as a whole.
+    Whole {
+        /// Its path.
+        file: PathBuf,
+    },
+    /// A place in a file.
+    At {
+        /// Its path.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+    },
+    /// An environment variable.
+    Variable {
+        /// Its name.
+        variable: String,
+    },
+}
+
+/// A line of a file, with the part at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Excerpt {
+    pub line: usize,
+    pub text: String,
+    /// In characters of `text`, from 0.
+    pub caret: usize,
+    pub caret_length: usize,
+}
+
+impl Errors {
+    /// One fault and no other.
+    pub(super) fn one(place: Place, message: String) -> Self {
+        Self { faults: vec![Fault { place, key: String::new(), message, suggestion: None, excerpt: None }] }
+    }
+}
+
+impl std::error::Error for Errors {}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, fault) in self.faults.iter().take(FAULTS_PRINTED_MAX).enumerate() {
+            if number > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{fault}")?;
+        }
+        if self.faults.len() > FAULTS_PRINTED_MAX {
+            write!(f, "\n… and {} more mistakes", self.faults.len() - FAULTS_PRINTED_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    /// The sentence in one line, then the line of the file, if there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)?;
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "; did you mean `{suggestion}`?")?;
+        }
+        let Some(excerpt) = &self.excerpt else { return Ok(()) };
+        let number = excerpt.line.to_string();
+        let gutter = " ".repeat(number.len());
+        // Tabs are kept, so that the caret stands under its character whatever a tab's width is.
+        let indent: String =
+            excerpt.text.chars().take(excerpt.caret).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let caret = "^".repeat(excerpt.caret_length.max(1));
+        write!(f, "\n{gutter} |\n{number} | {}\n{gutter} | {indent}{caret}", excerpt.text)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole { file } => write!(f, "{}", file.display()),
+            Self::At { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Variable { variable } => write!(f, "environment variable {variable}"),
+        }
+    }
+}
+
+/// The name of `known` that `word` is probably a slip of the pen for. None when nothing is near.
+pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+    let word = plain(word);
+    let length = word.chars().count();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&word, &plain(name)), name))
+        .filter(|(distance, _)| *distance <= (length / 3).max(1) && *distance < length)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        let known = ["endpoint", "plugins", "retry", "name"];
+        for (word, suggestion) in [
+            ("endpont", Some("endpoint")),
+            ("Endpoint", Some("endpoint")),
+            ("plugin", Some("plugins")),
+            ("nmae", Some("name")),
+            ("retrys", Some("retry")),
+            ("attempts", None),
+            ("x", None),
+            ("timeout", None),
+        ] {
+            assert_eq!(nearest(word, known).as_deref(), suggestion, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_fault_points_at_its_part_of_the_line() {
+        let fault = Fault {
+            place: Place::At { file: "config/app.toml".into(), line: 12, column: 2 },
+            key: "routes[0].subscriptions[1].endpont".to_owned(),
+            message: "unknown key `endpont` in `routes[0].subscriptions[1]`".to_owned(),
+            suggestion: Some("endpoint".to_owned()),
+            excerpt: Some(Excerpt { line: 12, text: "\tendpont = …".to_owned(), caret: 1, caret_length: 7 }),
+        };
+        assert_eq!(
+            fault.to_string(),
+            "config/app.toml:12:2: unknown key `endpont` in `routes[0].subscriptions[1]`; did you mean `endpoint`?\n   \
+             |\n12 | \tendpont = …\n   | \t^^^^^^^"
+        );
+    }
+}

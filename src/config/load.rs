@@ -1,0 +1,229 @@
+//! Reads files and environment, merges them in layers, and has every table read. The only place that knows figment.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use figment::Figment;
+use figment::providers::Serialized;
+use serde_json::{Map, Value};
+
+use super::document::{Document, child};
+use super::environment::{Environment, Setting};
+use super::excerpt::SourceFile;
+use super::faults::{Errors, Fault, Place};
+use super::origins::{Origins, Part};
+use super::reader::{Reading, Table};
+use super::routes::Names;
+use super::values::{self, MIB};
+use super::{Config, Places, endpoints, plugins, routes, sections, sources, store};
+use crate::endpoint::Endpoint;
+
+const FILES_MAX: usize = 1_000;
+const FILE_BYTES_MAX: usize = 16 * MIB;
+
+impl Config {
+    /// Reads a file (TOML, or JSON if its name ends in `.json`), or every `*.toml` of a folder in the order of their
+    /// names, then the `BRANCHLINE_…` variables of the process.
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        Self::load_with_environment(path, &Environment::of_process())
+    }
+
+    /// The same with other variables than the process's.
+    pub fn load_with_environment(path: &Path, environment: &Environment) -> Result<Self, Errors> {
+        assemble(path, read_files(path)?, environment)
+    }
+
+    /// The same from a text that is called `name`; relative paths are relative to the folder of `name`.
+    pub fn parse(name: &Path, text: &str, environment: &Environment) -> Result<Self, Errors> {
+        assemble(name, vec![SourceFile::new(name.to_owned(), text.to_owned())], environment)
+    }
+
+    /// Where a key's value stands, as `file:line:column` or the variable that set it, for those who find a mistake
+    /// later: `routes[0].where`, `plugins.slack.path`.
+    pub fn place(&self, key: &str) -> Option<&str> {
+        self.places.0.get(key).map(String::as_str)
+    }
+}
+
+fn read_files(path: &Path) -> Result<Vec<SourceFile>, Errors> {
+    let whole = |path: &Path| Place::Whole { file: path.to_owned() };
+    let unreadable = |path: &Path, error: std::io::Error| Errors::one(whole(path), format!("can't be read: {error}"));
+    let mut paths = Vec::new();
+    if path.is_dir() {
+        for entry in path.read_dir().map_err(|error| unreadable(path, error))? {
+            let file = entry.map_err(|error| unreadable(path, error))?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            // Editors keep their copies in hidden files.
+            if name.ends_with(".toml") && !name.starts_with('.') {
+                paths.push(file);
+            }
+        }
+        paths.sort();
+        if paths.is_empty() {
+            return Err(Errors::one(whole(path), "the folder has no `*.toml` file".to_owned()));
+        }
+        if paths.len() > FILES_MAX {
+            return Err(Errors::one(whole(path), format!("the folder has more than {FILES_MAX} files")));
+        }
+    } else {
+        paths.push(path.to_owned());
+    }
+    paths.into_iter().map(|path| read_file(&path).map(|text| SourceFile::new(path, text))).collect()
+}
+
+fn read_file(path: &Path) -> Result<String, Errors> {
+    use std::io::Read;
+    let fail = |message: String| Errors::one(Place::Whole { file: path.to_owned() }, message);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| fail(format!("can't be read: {error}")))?;
+    file.take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| fail(format!("can't be read: {error}")))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(fail(format!("is larger than {}", values::show_bytes(FILE_BYTES_MAX))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        fail(format!("is not UTF-8 in line {line}"))
+    })
+}
+
+fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> Result<Config, Errors> {
+    let (mut origins, values) = merge_files(root, files)?;
+    let values = merge_environment(&mut origins, values, environment);
+    let reading = Reading::new(&origins, environment);
+    let config = read(reading.root(&values));
+    reading.warn_of_near_misses();
+    let warnings = reading.end()?;
+    Ok(Config { warnings, places: Places(origins.places().collect()), ..config })
+}
+
+/// Parses the files and joins them: tables by key, routes in order. What two files define is a fault.
+fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<String, Value>), Errors> {
+    let mut origins = Origins::new(root.to_owned());
+    let mut figment = Figment::new();
+    let mut first_files: HashMap<String, Place> = HashMap::new();
+    let (mut faults, mut routes_before) = (Vec::new(), 0);
+    for file in files {
+        let is_json = file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let document = match Document::parse(&file.text, is_json, routes_before) {
+            Ok(document) => document,
+            Err(found) => {
+                faults.extend(found.iter().map(|fault| file.syntax_fault(fault)));
+                continue;
+            }
+        };
+        routes_before += document.routes();
+        let own_keys = keys_of_one_file(&document.values);
+        for spot in document.spots.iter().filter(|spot| own_keys.contains(&spot.key)) {
+            let key = spot.key.clone();
+            let place = file.place(spot.name.start);
+            match first_files.get(&key) {
+                Some(first) => {
+                    let message = format!("`{key}` is defined in two files; the other place is {first}");
+                    let mut alone = Origins::new(file.path.clone());
+                    alone.add_file(file.clone(), document.spots.clone());
+                    let excerpt = alone.excerpt(&key, Part::Name);
+                    faults.push(Fault { place, key, message, suggestion: None, excerpt });
+                }
+                None => {
+                    first_files.insert(key, place);
+                }
+            }
+        }
+        figment = figment.admerge(Serialized::defaults(Value::Object(document.values)));
+        origins.add_file(file, document.spots);
+    }
+    if faults.is_empty() { Ok((origins, extract(&figment))) } else { Err(Errors { faults }) }
+}
+
+/// The keys that no other file may define: those of the second level, `endpoints.warehouse` or `ingest.listen`.
+fn keys_of_one_file(values: &Map<String, Value>) -> HashSet<String> {
+    let mut keys = HashSet::new();
+    for (name, value) in values {
+        match value {
+            Value::Object(fields) => keys.extend(fields.keys().map(|field| child(name, field))),
+            Value::Array(_) if name == "routes" => {}
+            _ => keys.extend([child("", name)]),
+        }
+    }
+    keys
+}
+
+/// Lays the variables over the files. A variable's text may hold a list, `[a, b]`, or a table, `{env = NAME}`.
+fn merge_environment(
+    origins: &mut Origins,
+    values: Map<String, Value>,
+    environment: &Environment,
+) -> Map<String, Value> {
+    let mut figment = Figment::from(Serialized::defaults(Value::Object(values.clone())));
+    for setting in environment.settings(&values) {
+        let value = value_of(&setting);
+        origins.add_variable(&setting, &value);
+        let nested = setting
+            .path
+            .iter()
+            .rev()
+            .fold(value, |value, level| Value::Object(Map::from_iter([(level.clone(), value)])));
+        figment = figment.merge(Serialized::defaults(nested));
+    }
+    extract(&figment)
+}
+
+fn value_of(setting: &Setting) -> Value {
+    let parsed = setting.text.parse::<figment::value::Value>();
+    parsed.ok().and_then(|value| value.deserialize().ok()).unwrap_or_else(|| Value::String(setting.text.clone()))
+}
+
+fn extract(figment: &Figment) -> Map<String, Value> {
+    figment.extract().expect("figment was given JSON objects only, and merged they are one")
+}
+
+/// Reads every table. What has a fault is left out or has a stand-in: the caller refuses the whole config then.
+fn read(mut root: Table<'_>) -> Config {
+    let ingest = sections::ingest(root.section("ingest"));
+    let admin = sections::admin(root.section("admin"));
+    let mut store = store::store(root.section("store"));
+    let delivery = sections::delivery(root.section("delivery"));
+    let sandbox = sections::sandbox(root.section("sandbox"));
+    let log = sections::log(root.section("log"));
+
+    // Names count as known even where what they name has a fault of its own, which is reported there.
+    let source_names = root.section("sources").names();
+    let sources = sources::sources(root.section("sources"), &ingest);
+    let endpoint_names = root.section("endpoints").names();
+    let endpoints = endpoints::endpoints(root.section("endpoints"));
+    let plugin_names = root.section("plugins").names();
+    let plugins = plugins::plugins(root.section("plugins"));
+    let mut endpoints_by_name: HashMap<String, Option<&Arc<Endpoint>>> =
+        endpoint_names.into_iter().map(|name| (name, None)).collect();
+    endpoints_by_name.extend(endpoints.iter().map(|endpoint| (endpoint.name.to_string(), Some(endpoint))));
+    let names = Names {
+        sources: source_names.into_iter().collect(),
+        plugins: plugin_names.into_iter().collect(),
+        endpoints: endpoints_by_name,
+    };
+    let routes = routes::routes(root.find("routes").as_ref(), &names);
+
+    store.options.lease = store::lease(&endpoints);
+    if ingest.listen == admin.listen && ingest.listen.port() != 0 {
+        let message = format!("`admin.listen` and `ingest.listen` are both {}", admin.listen);
+        root.reading.fault("admin.listen", Part::Value, message, None);
+    }
+    root.end();
+    Config {
+        ingest,
+        admin,
+        store,
+        delivery,
+        sandbox,
+        log,
+        sources,
+        endpoints,
+        plugins,
+        routes,
+        warnings: Vec::new(),
+        places: Places::default(),
+    }
+}

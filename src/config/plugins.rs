@@ -1,0 +1,32 @@
+//! `[plugins.NAME]`: where a plugin's component is, and what it may use. Whether the file is a plugin is for
+//! the sandbox to say.
+
+use std::sync::Arc;
+
+use super::PluginSpec;
+use super::reader::{Entry, Table};
+use super::values::{self, KIB, MIB, MILLISECOND, seconds};
+
+/// All plugins, by name.
+pub(super) fn plugins(table: Table<'_>) -> Vec<Arc<PluginSpec>> {
+    table.named().into_iter().filter_map(|(name, entry)| plugin(name, &entry)).collect()
+}
+
+fn plugin(name: Arc<str>, entry: &Entry<'_>) -> Option<Arc<PluginSpec>> {
+    let mut table = entry.table()?;
+    let path = table.require("path", "the file of the component, for example `path = \"plugins/slack.wasm\"`");
+    let path = path.and_then(|entry| {
+        let text = entry.text()?;
+        if text.is_empty() {
+            entry.fault("is empty");
+            return None;
+        }
+        Some(entry.reading.origins.folder(&entry.key).join(&*text))
+    });
+    let sha256 = table.find("sha256").and_then(|entry| entry.parse(values::sha256));
+    let deadline = table.duration("deadline", 50 * MILLISECOND, MILLISECOND..=seconds(10));
+    let memory_bytes_max = table.bytes("memory_bytes_max", 16 * MIB, 64 * KIB..=256 * MIB);
+    let output_bytes_max = table.bytes("output_bytes_max", MIB, 1..=64 * MIB);
+    table.end();
+    Some(Arc::new(PluginSpec { name, path: path?, sha256, deadline, memory_bytes_max, output_bytes_max }))
+}

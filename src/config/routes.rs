@@ -1,0 +1,174 @@
+//! `[[routes]]` and their subscriptions: names are resolved here, so that a `Route` holds its endpoints.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::document::child;
+use super::faults::nearest;
+use super::origins::Part;
+use super::reader::{Entry, Table};
+use super::values::{self, KIB};
+use crate::endpoint::Endpoint;
+use crate::route::{PluginUse, Route, Subscription};
+
+const ROUTES_MAX: usize = 100_000;
+const PATTERNS_MAX: usize = 1_000;
+const SOURCES_MAX: usize = 1_000;
+const SUBSCRIPTIONS_OF_A_ROUTE_MAX: usize = 10_000;
+const PLUGINS_OF_A_SUBSCRIPTION_MAX: usize = 16;
+const CONDITION_BYTES_MAX: usize = 16 * KIB;
+const PLUGIN_CONFIG_BYTES_MAX: usize = 256 * KIB;
+
+/// What routes may name. A name whose own table is faulty is known, but has no endpoint.
+pub(super) struct Names<'a> {
+    pub sources: BTreeSet<String>,
+    pub plugins: BTreeSet<String>,
+    pub endpoints: HashMap<String, Option<&'a Arc<Endpoint>>>,
+}
+
+/// Reads all routes.
+pub(super) fn routes(entry: Option<&Entry<'_>>, names: &Names<'_>) -> Vec<Route> {
+    let mut routes = Routes { names, route_keys: HashMap::new(), subscription_keys: HashMap::new() };
+    if let Some(entry) = entry.filter(|entry| entry.value.is_object()) {
+        entry.fault("must be a list: write `[[routes]]`, with two brackets");
+        return Vec::new();
+    }
+    let entries = entry.and_then(|entry| entry.list(ROUTES_MAX)).unwrap_or_default();
+    entries.iter().filter_map(|entry| routes.route(entry.table()?)).collect()
+}
+
+struct Routes<'n> {
+    names: &'n Names<'n>,
+    /// The key of the first route of each name, and of the first subscription.
+    route_keys: HashMap<String, String>,
+    subscription_keys: HashMap<String, String>,
+}
+
+impl Routes<'_> {
+    fn route(&mut self, mut table: Table<'_>) -> Option<Route> {
+        let name = table.require("name", "routes are named, for example `name = \"orders\"`");
+        let name = name.and_then(|entry| unique_name(&entry, "route", &mut self.route_keys));
+        let patterns = table.require("events", "the event types it takes, for example `events = [\"order.*\"]`");
+        let patterns = patterns.and_then(|entry| patterns_of(&entry));
+        let sources = table.find("sources").and_then(|entry| entry.list(SOURCES_MAX));
+        let sources = sources.into_iter().flatten().filter_map(|entry| {
+            let name = entry.text()?;
+            resolve(&entry, "source", &name, self.names.sources.contains(&*name), self.names.sources.iter())
+                .then(|| Arc::from(&*name))
+        });
+        let sources = sources.collect();
+        let condition = table.find("where").and_then(|entry| {
+            entry.parse(|text| match text.len() {
+                _ if text.trim().is_empty() => Err("is empty; leave it out to take every event".to_owned()),
+                length if length > CONDITION_BYTES_MAX => {
+                    Err(format!("is longer than {}", values::show_bytes(CONDITION_BYTES_MAX)))
+                }
+                _ => Ok(text.to_owned()),
+            })
+        });
+        let subscriptions = table.require("subscriptions", "who gets the events");
+        let subscriptions = subscriptions.and_then(|entry| entry.list(SUBSCRIPTIONS_OF_A_ROUTE_MAX));
+        table.end();
+        // Without a name there is a fault already; the rest of the route is read all the same.
+        let name: Arc<str> = Arc::from(name.unwrap_or_default());
+        let subscriptions = subscriptions?;
+        let subscriptions = subscriptions.iter().filter_map(|entry| self.subscription(&name, entry.table()?));
+        let subscriptions = subscriptions.map(Arc::new).collect();
+        Some(Route { name, sources, patterns: patterns?, condition, subscriptions })
+    }
+
+    fn subscription(&mut self, route: &Arc<str>, mut table: Table<'_>) -> Option<Subscription> {
+        let name = table.require("name", "subscriptions are named, for example `name = \"tell-sales\"`");
+        let name = name.and_then(|entry| unique_name(&entry, "subscription", &mut self.subscription_keys));
+        let endpoint = table.require("endpoint", "the name of one of `[endpoints]`");
+        let endpoint = endpoint.and_then(|entry| {
+            let name = entry.text()?;
+            let endpoint = self.names.endpoints.get(&*name);
+            resolve(&entry, "endpoint", &name, endpoint.is_some(), self.names.endpoints.keys());
+            endpoint.copied().flatten()
+        });
+        let plugins = table.find("plugins").and_then(|entry| entry.list(PLUGINS_OF_A_SUBSCRIPTION_MAX));
+        let plugins = plugins.into_iter().flatten().filter_map(|entry| self.plugin_use(&entry)).collect();
+        let retry = table.find("retry").and_then(|entry| entry.retry());
+        table.end();
+        let endpoint = Arc::clone(endpoint?);
+        let retry = retry.or_else(|| endpoint.retry.clone()).unwrap_or_default();
+        Some(Subscription { name: Arc::from(name?), route: Arc::clone(route), endpoint, plugins, retry })
+    }
+
+    /// `"slack"`, or `{ use = "slack", config = { … } }`.
+    fn plugin_use(&self, entry: &Entry<'_>) -> Option<PluginUse> {
+        let (name_entry, config) = match entry.value {
+            Value::Object(_) => {
+                let mut table = entry.table()?;
+                let name = table.require("use", "the name of one of `[plugins]`");
+                let config = table.find_secret("config");
+                table.end();
+                (name?, config)
+            }
+            Value::String(_) => (entry.clone(), None),
+            other => {
+                let found = values::kind(other);
+                entry
+                    .fault(format!("must be a plugin's name or `{{ use = \"NAME\", config = {{ … }} }}`, not {found}"));
+                return None;
+            }
+        };
+        let name = name_entry.text()?;
+        let known =
+            resolve(&name_entry, "plugin", &name, self.names.plugins.contains(&*name), self.names.plugins.iter());
+        let config = match config {
+            Some(config) => {
+                config.object("a table, which becomes the plugin's JSON")?;
+                let text = config.value.to_string();
+                if text.len() > PLUGIN_CONFIG_BYTES_MAX {
+                    let limit = values::show_bytes(PLUGIN_CONFIG_BYTES_MAX);
+                    config.fault(format!("is larger than {limit} as JSON"));
+                }
+                text
+            }
+            None => "{}".to_owned(),
+        };
+        known.then(|| PluginUse { plugin: Arc::from(&*name), config: Arc::from(config) })
+    }
+}
+
+fn patterns_of(entry: &Entry<'_>) -> Option<Vec<String>> {
+    let patterns = entry.list(PATTERNS_MAX)?;
+    if patterns.is_empty() {
+        entry.fault("must list at least one pattern; `\"**\"` takes every event");
+    }
+    Some(patterns.iter().filter_map(|entry| entry.parse(values::pattern)).collect())
+}
+
+/// A name that nothing of its kind had before.
+fn unique_name(entry: &Entry<'_>, what: &str, keys: &mut HashMap<String, String>) -> Option<String> {
+    let name = entry.parse(values::name)?;
+    if let Some(first) = keys.get(&name) {
+        let place = entry.reading.origins.place(first, Part::Value);
+        entry.fault(format!("names a second {what} `{name}`; the first is at {place}"));
+    } else {
+        keys.insert(name.clone(), entry.key.clone());
+    }
+    Some(name)
+}
+
+/// Gives back whether a name is known; if not, notes a fault that suggests the one of `names` that may be meant.
+fn resolve<'n>(
+    entry: &Entry<'_>,
+    what: &str,
+    name: &str,
+    is_known: bool,
+    names: impl Iterator<Item = &'n String>,
+) -> bool {
+    if is_known {
+        return true;
+    }
+    let suggestion = if entry.reading.explains() { nearest(name, names.map(String::as_str)) } else { None };
+    let table = child(&format!("{what}s"), name);
+    let advice = if suggestion.is_none() { format!("; add `[{table}]`") } else { String::new() };
+    entry.fault_suggesting(format!("names no {what} of this config: {}{advice}", values::quoted(name)), suggestion);
+    false
+}

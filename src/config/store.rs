@@ -1,0 +1,178 @@
+//! `[store]`: which store, and how long it keeps what. The URL may hold a password: no message shows it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::reader::{Entry, Table};
+use super::secrets::Plain;
+use super::values::{days, seconds};
+use super::{StoreSettings, StoreUrl};
+use crate::endpoint::Endpoint;
+use crate::secret::Secret;
+use crate::store::StoreOptions;
+
+const CLUSTER_NODES_MAX: usize = 1_000;
+const PARTITIONS: u16 = 4;
+const PARTITIONS_OF_A_CLUSTER: u16 = 16;
+
+pub(super) fn store(mut table: Table<'_>) -> StoreSettings {
+    let url = match table.find_secret("url") {
+        Some(entry) => entry.store_url(),
+        None => None,
+    };
+    let url = url.unwrap_or_else(|| StoreUrl::File(table.reading.origins.root_folder().join("data")));
+    let partitions = match url {
+        StoreUrl::RedisCluster(_) => PARTITIONS_OF_A_CLUSTER,
+        StoreUrl::File(_) | StoreUrl::Redis(_) => PARTITIONS,
+    };
+    let defaults = StoreOptions::default();
+    let settings = StoreSettings {
+        url,
+        partitions: table.count("partitions", partitions, 1..=1_024),
+        options: StoreOptions {
+            retention: table.duration("retention", defaults.retention, seconds(1)..=days(3_650)),
+            dedupe_window: table.duration("dedupe_window", defaults.dedupe_window, seconds(1)..=days(30)),
+            lease: defaults.lease,
+        },
+    };
+    table.end();
+    settings
+}
+
+/// How long a claimed delivery is held: longer than any attempt can take, with a retry of the settling.
+pub(super) fn lease(endpoints: &[std::sync::Arc<Endpoint>]) -> Duration {
+    let longest = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
+    (2 * longest + seconds(30)).max(seconds(60))
+}
+
+impl Entry<'_> {
+    fn store_url(&self) -> Option<StoreUrl> {
+        let secret = self.secret(Plain::Fine)?;
+        if secret.expose().contains('@') && self.value.is_string() && !self.is_set_by_variable() {
+            self.warn("holds a user or password in plain text; better `{ env = \"NAME\" }` or `{ file = \"path\" }`");
+        }
+        match store_url(secret.expose(), &self.reading.origins.folder(&self.key)) {
+            Ok(url) => Some(url),
+            Err(message) => {
+                self.fault(message);
+                None
+            }
+        }
+    }
+}
+
+fn store_url(text: &str, folder: &Path) -> Result<StoreUrl, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        if path.is_empty() {
+            return Err("must name a folder after `file:`, for example `file:data`".to_owned());
+        }
+        return Ok(StoreUrl::File(folder.join(path)));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(unknown_scheme());
+    };
+    match scheme {
+        "redis" | "rediss" => {
+            let (user, hosts, _) = parts(rest);
+            check_host(hosts)?;
+            check_user(user)?;
+            Ok(StoreUrl::Redis(Secret::new(text)))
+        }
+        "redis+cluster" | "rediss+cluster" => {
+            let scheme = scheme.trim_end_matches("+cluster");
+            let (user, hosts, tail) = parts(rest);
+            check_user(user)?;
+            let hosts: Vec<&str> = hosts.split(',').collect();
+            if hosts.len() > CLUSTER_NODES_MAX {
+                return Err(format!("lists more than {CLUSTER_NODES_MAX} nodes"));
+            }
+            let mut nodes = Vec::with_capacity(hosts.len());
+            for host in hosts {
+                check_host(host)?;
+                nodes.push(Secret::new(format!("{scheme}://{user}{host}{tail}")));
+            }
+            Ok(StoreUrl::RedisCluster(nodes))
+        }
+        "redis+sentinel" | "rediss+sentinel" => Err("names a Sentinel, which is not supported yet; use the URL of \
+                                                     the server, or an address that follows the master"
+            .to_owned()),
+        _ => Err(unknown_scheme()),
+    }
+}
+
+/// User info with its `@`, hosts, and what follows them.
+fn parts(rest: &str) -> (&str, &str, &str) {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let user = authority.rfind('@').map_or(0, |at| at + 1);
+    (&authority[..user], &authority[user..], tail)
+}
+
+fn check_user(user: &str) -> Result<(), String> {
+    // A `/`, `?`, `#` or `@` in a password would end the host part early, so it must be escaped.
+    if user.trim_end_matches('@').contains('@') {
+        return Err("has an `@` in its user or password; write `%40`".to_owned());
+    }
+    Ok(())
+}
+
+fn check_host(host: &str) -> Result<(), String> {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name_is_good = match name.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !name.is_empty() && name.chars().all(plain),
+    };
+    if !name_is_good {
+        return Err("has no valid host after `//`; a password's `/`, `?`, `#` and `@` must be written as `%2F`, \
+                    `%3F`, `%23` and `%40`"
+            .to_owned());
+    }
+    if port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) || port.is_none() {
+        return Ok(());
+    }
+    Err("has a port that is not a number from 1 to 65535".to_owned())
+}
+
+fn unknown_scheme() -> String {
+    "must start with `file:`, `redis://`, `rediss://` or `redis+cluster://`".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_url_names_a_folder_a_server_or_a_cluster() {
+        let url = |text| store_url(text, Path::new("/etc/branchline"));
+        assert!(matches!(url("file:data"), Ok(StoreUrl::File(path)) if path == Path::new("/etc/branchline/data")));
+        assert!(matches!(url("file:/var/data"), Ok(StoreUrl::File(path)) if path == Path::new("/var/data")));
+        assert!(matches!(url("redis://:pw@cache:6379/2"), Ok(StoreUrl::Redis(_))));
+        assert!(matches!(url("rediss://[::1]:6380"), Ok(StoreUrl::Redis(_))));
+        let Ok(StoreUrl::RedisCluster(nodes)) = url("redis+cluster://me:pw@a:1,b:2,[::1]:3") else { panic!() };
+        let nodes: Vec<&str> = nodes.iter().map(Secret::expose).collect();
+        assert_eq!(nodes, ["redis://me:pw@a:1", "redis://me:pw@b:2", "redis://me:pw@[::1]:3"]);
+    }
+
+    #[test]
+    fn what_is_no_store_url_is_refused_without_being_shown() {
+        for (text, part) in [
+            ("file:", "a folder"),
+            ("data", "must start with"),
+            ("postgres://marker@h", "must start with"),
+            ("redis://", "no valid host"),
+            ("redis://:mar/ker@h:1", "no valid host"),
+            ("redis://:mark@er@h:1", "`%40`"),
+            ("redis://h:marker", "port"),
+            ("redis+cluster://a:1,,b:2", "no valid host"),
+            ("redis+sentinel://a:1/master", "not supported yet"),
+        ] {
+            let message = store_url(text, Path::new("")).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+            assert!(!message.contains("mark"), "{message}");
+        }
+    }
+}
