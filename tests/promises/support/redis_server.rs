@@ -34,9 +34,11 @@ impl RedisServer {
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a folder can be made");
             let port = free_port();
-            let mut child = spawn(folder.path(), port, &arguments);
-            if wait_until_ready(port, &mut child) {
-                return Self { folder, port, arguments, child: Mutex::new(child) };
+            let child = Mutex::new(spawn(folder.path(), port, &arguments));
+            // From here it is stopped whatever happens.
+            let server = Self { folder, port, arguments: arguments.clone(), child };
+            if wait_until_ready(port, &mut server.child.lock().expect("no holder panics")) {
+                return server;
             }
         }
         panic!("redis-server can't be started");
@@ -50,6 +52,11 @@ impl RedisServer {
     /// Its URL.
     pub fn url(&self) -> Secret {
         Secret::new(format!("redis://127.0.0.1:{}", self.port))
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process id.
