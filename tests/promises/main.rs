@@ -3,6 +3,8 @@
 mod accept; // 2xx means stored; a refusal says what is wrong.
 mod bad_input; // What producers may send, and what they are told.
 mod config; // A bad config never replaces a good one, and names its file, line and key.
+mod redis_faults; // The store in Redis: what it survives.
+mod redis_store; // The store in Redis: the contract.
 mod send; // One attempt, whatever the receiver does.
 mod store_contract; // What every store promises; both stores run it.
 mod store_embedded; // The embedded store: the contract, and what only it promises.

@@ -1,1 +1,335 @@
-//! To be filled.
+//! Several routers over one Redis, alone or a Cluster: streams, a sorted set and scripts.
+//!
+//! Each partition's keys lie in one hash slot and every step is one script. Callers' work gathers in a lane a
+//! partition, so that a busy store makes few large calls. Fences, not locks: whoever lost a claim is told so.
+
+mod append; // Accepted events into the streams.
+mod claim; // Events out of the streams.
+mod fault; // What can go wrong, sorted by what to do about it.
+mod janitor; // Heartbeats, take-overs, names.
+mod keys; // Names of keys.
+mod link; // One connection, with deadlines.
+mod membership; // Who this process is, and what it holds.
+mod read; // Events, outcomes, dead letters, figures; trimming.
+mod reply; // Answers, taken apart.
+mod schedule; // What is due.
+mod scripts; // The atomic steps.
+mod settle; // Settlements, in batches.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::append::IdsBuckets;
+use self::claim::Claimer;
+use self::fault::Fault;
+use self::janitor::Janitor;
+use self::keys::{CommonKeys, PartitionKeys};
+use self::link::{CALL_TIME_MAX, Link};
+use self::membership::Membership;
+use super::{
+    Appended, Cursor, DeliveryClaim, DeliverySettlement, DisabledEndpoint, DueDeliveries, Error, EventClaim,
+    EventSettlement, Settled, Stats, Store, StoreOptions,
+};
+use crate::clock::Timestamp;
+use crate::delivery::{DeadLetter, Delivery, OutcomeRecord, whole_millis};
+use crate::event::{Event, Position};
+use crate::secret::Secret;
+
+/// The layout of the keys and the meaning of their content. A store with another one is refused.
+const LAYOUT: u64 = 1;
+/// An ids bucket is at least this wide, so that a clock that is a little off rarely misses it.
+const BUCKET_MS_MIN: u64 = 60_000;
+/// How long closing waits for what was submitted to be written.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Which Redis.
+#[derive(Clone, Debug)]
+pub enum RedisTarget {
+    /// One server: `redis://…` or `rediss://…`. The URL may hold a password.
+    Single(Secret),
+    /// A Cluster, by some of its nodes.
+    Cluster(Vec<Secret>),
+}
+
+/// How Redis is used.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// What every key's name begins with.
+    pub prefix: String,
+    /// How many partitions; fixed when the store is first used.
+    pub partitions: u16,
+    /// What holds for every store.
+    pub store: StoreOptions,
+    /// How often this process says that it is alive.
+    pub heartbeat: Duration,
+    /// A process that was silent for this long is taken over from.
+    pub dead_after: Duration,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "bl".to_owned(),
+            partitions: 4,
+            store: StoreOptions::default(),
+            heartbeat: Duration::from_secs(2),
+            dead_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How far the closing of the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Nothing new is taken; what was submitted is written.
+    Closing,
+    /// What is not written by now is given up.
+    Abandoning,
+}
+
+/// What all parts of the store work with.
+struct Shared {
+    link: Link,
+    common: CommonKeys,
+    partitions: Vec<PartitionKeys>,
+    by_events_key: HashMap<String, u16>,
+    options: RedisOptions,
+    ids: IdsBuckets,
+    membership: Membership,
+    /// There may be entries in the own pending list that nobody holds.
+    look_again: AtomicBool,
+    /// Where the next round over the partitions begins.
+    next_partition: AtomicUsize,
+    phase: watch::Sender<Phase>,
+}
+
+impl Shared {
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    fn refuse_when_closed(&self) -> Result<(), Error> {
+        match self.phase() {
+            Phase::Open => Ok(()),
+            Phase::Closing | Phase::Abandoning => Err(Error::Closed),
+        }
+    }
+}
+
+/// The store in Redis. Dropped without [`Store::close`] it ends as a crash does.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    append_lanes: Vec<append::Lane>,
+    settle_lanes: Vec<settle::Lane>,
+    claimer: tokio::sync::Mutex<Claimer>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl RedisStore {
+    /// Connects, checks or writes the layout, takes a name, and takes over from processes that are gone.
+    pub async fn open(target: RedisTarget, options: RedisOptions) -> Result<Self, Error> {
+        if options.partitions == 0 {
+            return Err(Error::Unusable("the store needs at least one partition".to_owned()));
+        }
+        let link = Link::new(&target)?;
+        let common = CommonKeys::new(&options.prefix);
+        check_eviction(&link).await?;
+        let [layout, partitions, bucket_ms] = describe(&link, &common, &options).await?;
+        check_layout(&options, layout, partitions)?;
+        let partitions: Vec<_> =
+            (0..options.partitions).map(|partition| PartitionKeys::new(&options.prefix, partition)).collect();
+        let shared = Arc::new(Shared {
+            link,
+            common,
+            by_events_key: partitions.iter().map(|keys| keys.events.clone()).zip(0..).collect(),
+            membership: Membership::new(partitions.len()),
+            partitions,
+            options,
+            ids: IdsBuckets::new(bucket_ms),
+            look_again: AtomicBool::new(false),
+            next_partition: AtomicUsize::new(0),
+            phase: watch::channel(Phase::Open).0,
+        });
+        let mut janitor = Janitor::default();
+        janitor.turn(&shared).await?;
+
+        let mut tasks = vec![tokio::spawn(janitor.run(Arc::clone(&shared)))];
+        let (mut append_lanes, mut settle_lanes) = (Vec::new(), Vec::new());
+        for partition in 0..shared.options.partitions {
+            let (lane, task) = append::start(&shared, partition);
+            append_lanes.push(lane);
+            tasks.push(task);
+            let (lane, task) = settle::start(&shared, partition);
+            settle_lanes.push(lane);
+            tasks.push(task);
+        }
+        let claimer = tokio::sync::Mutex::new(Claimer::new(Link::new(&target)?));
+        Ok(Self { shared, append_lanes, settle_lanes, claimer, tasks: Mutex::new(tasks) })
+    }
+
+    fn take_tasks(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        for task in self.take_tasks() {
+            task.abort();
+        }
+    }
+}
+
+/// Reads the layout, or writes it at first use: layout, partitions, width of an ids bucket.
+async fn describe(link: &Link, common: &CommonKeys, options: &RedisOptions) -> Result<[u64; 3], Fault> {
+    // An eighth of the retention, so that an event is found by its id in few look-ups as long as it is kept.
+    let bucket_ms =
+        (whole_millis(options.store.retention) / 8).max(whole_millis(options.store.dedupe_window)).max(BUCKET_MS_MIN);
+    let run = link.run(&scripts::DESCRIBE, |command| {
+        command.arg(1).arg(&common.meta).arg(LAYOUT).arg(options.partitions).arg(bucket_ms);
+    });
+    let numbers = reply::array(run.await?)?.iter().map(reply::count).collect::<Result<Vec<_>, _>>()?;
+    <[u64; 3]>::try_from(numbers).map_err(|_| Fault::strange("describe"))
+}
+
+fn check_layout(options: &RedisOptions, layout: u64, partitions: u64) -> Result<(), Error> {
+    if layout != LAYOUT {
+        return Err(Error::Unusable(format!(
+            "the store under the prefix `{}` has layout {layout}, this program uses layout {LAYOUT}",
+            options.prefix
+        )));
+    }
+    if partitions != u64::from(options.partitions) {
+        return Err(Error::Unusable(format!(
+            "the store under the prefix `{}` was made with {partitions} partitions, but {} are configured; \
+             the number can't change while events are kept",
+            options.prefix, options.partitions
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a server that throws keys away when its memory is full.
+async fn check_eviction(link: &Link) -> Result<(), Error> {
+    let mut command = redis::cmd("INFO");
+    command.arg("memory");
+    match read::eviction_policy(&link.call(&command, CALL_TIME_MAX).await?) {
+        Some(policy) if policy.starts_with("allkeys") => Err(Error::Unusable(format!(
+            "Redis has maxmemory-policy `{policy}`, which deletes accepted events when memory is full; use `noeviction`"
+        ))),
+        Some(policy) if policy != "noeviction" => {
+            tracing::warn!(policy, "maxmemory-policy other than `noeviction`: ids may be forgotten before their time");
+            Ok(())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn append(&self, events: Vec<Event>) -> Result<Vec<Appended>, Error> {
+        append::append(&self.shared, &self.append_lanes, events).await
+    }
+
+    async fn claim_events(&self, max: usize, wait: Duration) -> Result<Vec<EventClaim>, Error> {
+        self.shared.refuse_when_closed()?;
+        let deadline = Instant::now() + wait;
+        let Ok(mut claimer) = tokio::time::timeout_at(deadline, self.claimer.lock()).await else {
+            return Ok(Vec::new());
+        };
+        claimer.claim(&self.shared, max, deadline).await
+    }
+
+    async fn settle_event(&self, settlement: EventSettlement) -> Result<Settled<Vec<DeliveryClaim>>, Error> {
+        settle::event(&self.shared, &self.settle_lanes, settlement).await
+    }
+
+    async fn claim_due(&self, max: usize) -> Result<DueDeliveries, Error> {
+        self.shared.refuse_when_closed()?;
+        schedule::claim_due(&self.shared, max).await
+    }
+
+    async fn settle_delivery(&self, settlement: DeliverySettlement) -> Result<Settled<()>, Error> {
+        settle::delivery(&self.shared, &self.settle_lanes, settlement).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + CLOSE_TIME_MAX;
+        self.shared.phase.send_if_modified(|phase| {
+            *phase == Phase::Open && {
+                *phase = Phase::Closing;
+                true
+            }
+        });
+        // Claiming sees the phase and ends; the lanes write what they have and end.
+        let mut claimer = self.claimer.lock().await;
+        claimer.stop().await;
+        for mut task in self.take_tasks() {
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                self.shared.phase.send_replace(Phase::Abandoning);
+                // Whether it ended well: it is over.
+                let _ = task.await;
+            }
+        }
+        schedule::hand_back(&self.shared).await?;
+        janitor::leave(&self.shared).await?;
+        self.shared.link.disconnect();
+        Ok(())
+    }
+
+    async fn disable_endpoint(&self, disabled: DisabledEndpoint) -> Result<(), Error> {
+        read::disable(&self.shared, &disabled).await
+    }
+
+    async fn enable_endpoint(&self, name: &str) -> Result<bool, Error> {
+        read::enable(&self.shared, name).await
+    }
+
+    async fn disabled_endpoints(&self) -> Result<Vec<DisabledEndpoint>, Error> {
+        read::disabled(&self.shared).await
+    }
+
+    async fn hasten(&self, subscriptions: &[Arc<str>], max: usize) -> Result<usize, Error> {
+        schedule::hasten(&self.shared, subscriptions, max).await
+    }
+
+    async fn stats(&self) -> Result<Stats, Error> {
+        read::stats(&self.shared).await
+    }
+
+    async fn trim(&self) -> Result<u64, Error> {
+        read::trim(&self.shared).await
+    }
+
+    async fn event(&self, position: Position) -> Result<Option<Event>, Error> {
+        read::event(&self.shared, position).await
+    }
+
+    async fn find_event(&self, source: &str, id: &str) -> Result<Option<(Position, Event)>, Error> {
+        read::find_event(&self.shared, source, id).await
+    }
+
+    async fn outcomes(&self, cursor: Option<Cursor>, limit: usize) -> Result<(Vec<OutcomeRecord>, Cursor), Error> {
+        read::outcomes(&self.shared, cursor, limit).await
+    }
+
+    async fn dead_letters(&self, cursor: Option<Cursor>, limit: usize) -> Result<(Vec<DeadLetter>, Cursor), Error> {
+        read::dead_letters(&self.shared, cursor, limit).await
+    }
+
+    async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
+        schedule::scheduled(&self.shared, limit).await
+    }
+}

@@ -1,6 +1,8 @@
 //! Servers, folders and waiting. Everything started here is stopped when it is dropped.
 
 pub mod door; // The ingest listener, and a client that sends raw bytes.
+pub mod fault_proxy; // A proxy that loses answers.
+pub mod redis_server; // A real Redis, alone or as a Cluster.
 
 use std::time::{Duration, Instant};
 

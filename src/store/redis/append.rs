@@ -1,0 +1,272 @@
+//! Accepted events into their partitions' streams: callers' events are gathered, one script call a batch.
+//!
+//! Each partition has a lane: a bounded queue and a task. While a call is under way the next batch gathers,
+//! so that a busy store gets few large calls and an idle one answers at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::fault::Fault;
+use super::reply::{self, StreamId};
+use super::{Phase, Shared, scripts};
+use crate::clock::Clock;
+use crate::delivery::whole_millis;
+use crate::event::{Event, Position};
+use crate::store::{Appended, Error, encode_event, partition_of};
+
+/// How long a caller waits before it is told that the store is away.
+const APPEND_TIME_MAX: Duration = Duration::from_secs(3);
+/// How many callers may wait in a lane's queue.
+const QUEUE_ITEMS_MAX: usize = 1024;
+const BATCH_EVENTS_MAX: usize = 128;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// How many calls of a lane may be under way: the server need not wait for us between two of them.
+const CALLS_IN_FLIGHT_MAX: usize = 2;
+/// A further call starts only with this much to do: small calls cost the server more per event.
+const FURTHER_CALL_ITEMS_MIN: usize = 64;
+/// How many buckets before the current one are looked into at most.
+const BUCKETS_BEFORE_MAX: u64 = 32;
+/// No key lives longer than this, so that a sum of milliseconds stays exact.
+const LIFE_MS_MAX: u64 = 100 * 365 * 86_400_000;
+
+struct NewEvent {
+    field: String,
+    nonce: String,
+    record: Vec<u8>,
+}
+
+/// One caller's events of one partition.
+pub(super) struct Submission {
+    events: Vec<NewEvent>,
+    reply: oneshot::Sender<Result<Vec<Appended>, Error>>,
+}
+
+pub(super) type Lane = mpsc::Sender<Submission>;
+
+/// What an event goes by in the ids hashes. An id has no space in it.
+pub(super) fn ids_field(source: &str, id: &str) -> String {
+    format!("{source} {id}")
+}
+
+/// The buckets of time that ids are kept in: their width is fixed when the store is first used, and the server's clock decides.
+pub(super) struct IdsBuckets {
+    pub(super) width_ms: u64,
+    clock: Clock,
+    /// How far the server's clock is ahead of ours, in milliseconds.
+    ahead_ms: AtomicI64,
+}
+
+impl IdsBuckets {
+    pub(super) fn new(width_ms: u64) -> Self {
+        Self { width_ms: width_ms.max(1), clock: Clock::system(), ahead_ms: AtomicI64::new(0) }
+    }
+
+    /// The server said what time it is.
+    pub(super) fn heard(&self, server_now_ms: u64) {
+        let ours = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
+        let ahead = i64::try_from(server_now_ms).unwrap_or(i64::MAX).saturating_sub(ours);
+        self.ahead_ms.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The server's time, about.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now().as_millis().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// The bucket of now, about.
+    pub(super) fn current(&self) -> u64 {
+        self.now_ms() / self.width_ms
+    }
+}
+
+/// Starts a partition's lane. It ends when the store closes and its queue is empty.
+pub(super) fn start(shared: &Arc<Shared>, partition: u16) -> (Lane, tokio::task::JoinHandle<()>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_ITEMS_MAX);
+    (sender, tokio::spawn(run(Arc::clone(shared), partition, receiver)))
+}
+
+/// Stores events and answers when all of them are stored.
+pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) -> Result<Vec<Appended>, Error> {
+    let count = u16::try_from(lanes.len()).expect("the partitions are counted in a u16");
+    let mut groups: Vec<(u16, Vec<usize>, Vec<NewEvent>)> = Vec::new();
+    for (place, event) in events.iter().enumerate() {
+        let partition = partition_of(event.partition_key(), count);
+        let new = NewEvent {
+            field: ids_field(&event.source, &event.id),
+            nonce: format!("{:012x}", fastrand::u64(..1 << 48)),
+            record: encode_event(event),
+        };
+        match groups.iter_mut().find(|group| group.0 == partition) {
+            Some(group) => {
+                group.1.push(place);
+                group.2.push(new);
+            }
+            None => groups.push((partition, vec![place], vec![new])),
+        }
+    }
+    let waiting = async {
+        let mut answers = Vec::with_capacity(groups.len());
+        for (partition, places, events) in groups {
+            let (reply, answer) = oneshot::channel();
+            let submission = Submission { events, reply };
+            lanes[usize::from(partition)].send(submission).await.map_err(|_| Error::Closed)?;
+            answers.push((places, answer));
+        }
+        let mut appended = vec![Appended::Duplicate; events.len()];
+        for (places, answer) in answers {
+            let results = answer.await.map_err(|_| Error::Closed)??;
+            for (place, result) in places.into_iter().zip(results) {
+                appended[place] = result;
+            }
+        }
+        Ok(appended)
+    };
+    if shared.phase() != Phase::Open {
+        return Err(Error::Closed);
+    }
+    tokio::time::timeout(APPEND_TIME_MAX, waiting)
+        .await
+        .unwrap_or_else(|_| Err(Error::Away(format!("nothing was stored within {APPEND_TIME_MAX:?}"))))
+}
+
+async fn run(shared: Arc<Shared>, partition: u16, mut queue: mpsc::Receiver<Submission>) {
+    let mut under_way = FuturesUnordered::new();
+    let mut phase = shared.phases();
+    loop {
+        let may_start =
+            under_way.is_empty() || (under_way.len() < CALLS_IN_FLIGHT_MAX && queue.len() >= FURTHER_CALL_ITEMS_MIN);
+        tokio::select! {
+            Some(()) = under_way.next() => {}
+            submission = queue.recv(), if may_start => match submission {
+                Some(first) => under_way.push(store(&shared, partition, gather(first, &mut queue))),
+                None => break,
+            },
+            // From here `recv` gives what is left, and then none.
+            _ = phase.wait_for(|phase| *phase != Phase::Open), if !queue.is_closed() => queue.close(),
+        }
+    }
+    while under_way.next().await.is_some() {}
+}
+
+/// Takes what is queued, up to a batch. A caller that has gone away is not served.
+fn gather(first: Submission, queue: &mut mpsc::Receiver<Submission>) -> Vec<Submission> {
+    let mut batch = Vec::new();
+    let (mut events, mut bytes) = (0, 0);
+    let mut next = Some(first);
+    while let Some(submission) = next {
+        if !submission.reply.is_closed() {
+            events += submission.events.len();
+            bytes += submission.events.iter().map(|event| event.record.len()).sum::<usize>();
+            batch.push(submission);
+        }
+        next = if events < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX { queue.try_recv().ok() } else { None };
+    }
+    batch
+}
+
+/// Stores a batch and answers its callers.
+async fn store(shared: &Shared, partition: u16, batch: Vec<Submission>) {
+    let deadline = Instant::now() + APPEND_TIME_MAX;
+    let mut outcomes: VecDeque<Result<Appended, Fault>> = VecDeque::new();
+    let mut events: Vec<&NewEvent> = batch.iter().flat_map(|submission| &submission.events).collect();
+    // One caller may bring more than a call takes; its events go one call after the other, in order.
+    while !events.is_empty() {
+        let mut bytes = 0;
+        let fits = events
+            .iter()
+            .take(BATCH_EVENTS_MAX)
+            .take_while(|event| {
+                let fits = bytes < BATCH_BYTES_MAX;
+                bytes += event.record.len();
+                fits
+            })
+            .count();
+        let rest = events.split_off(fits);
+        match store_call(shared, partition, &events, deadline).await {
+            Ok(appended) => outcomes.extend(appended.into_iter().map(Ok)),
+            Err(fault) => {
+                outcomes.extend(std::iter::repeat_n(Err(fault), events.len() + rest.len()));
+                break;
+            }
+        }
+        events = rest;
+    }
+    for submission in batch {
+        let results: Result<Vec<_>, Fault> = outcomes.drain(..submission.events.len()).collect();
+        // A caller that has gone away knows that it knows nothing.
+        let _ = submission.reply.send(results.map_err(Error::from));
+    }
+}
+
+/// One script call, made again while its answer does not come. The nonces make the repetition harmless.
+async fn store_call(
+    shared: &Shared,
+    partition: u16,
+    events: &[&NewEvent],
+    deadline: Instant,
+) -> Result<Vec<Appended>, Fault> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match tokio::time::timeout_at(deadline, store_once(shared, partition, events)).await {
+            Ok(Ok(Some(appended))) => return Ok(appended),
+            Ok(Ok(None)) => {} // The bucket of ids has changed; now we know the server's clock.
+            Ok(Err(fault)) => {
+                if !matches!(fault, Fault::Away(_) | Fault::NoScript) || Instant::now() + pause >= deadline {
+                    return Err(fault);
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(_elapsed) => return Err(Fault::Away(format!("no answer within {APPEND_TIME_MAX:?}"))),
+        }
+    }
+}
+
+async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Result<Option<Vec<Appended>>, Fault> {
+    let keys = &shared.partitions[usize::from(partition)];
+    let options = &shared.options.store;
+    let width = shared.ids.width_ms;
+    let bucket = shared.ids.current();
+    let window = whole_millis(options.dedupe_window);
+    let before = window.div_ceil(width).min(BUCKETS_BEFORE_MAX).min(bucket);
+    let life = whole_millis(options.retention).saturating_add(width.saturating_mul(before + 1)).min(LIFE_MS_MAX);
+    let answer = shared
+        .link
+        .run(&scripts::APPEND, |command| {
+            command.arg(2 + before).arg(&keys.events);
+            for back in 0..=before {
+                command.arg(keys.ids(bucket - back));
+            }
+            command.arg(bucket).arg(width).arg(window).arg(life);
+            for event in events {
+                command.arg(&event.field).arg(&event.nonce).arg(event.record.as_slice());
+            }
+        })
+        .await?;
+    let mut answer = reply::array(answer)?.into_iter();
+    let now = reply::count(&answer.next().unwrap_or(Value::Nil))?;
+    if answer.len() == 0 {
+        shared.ids.heard(now);
+        return Ok(None);
+    }
+    if answer.len() != events.len() {
+        return Err(Fault::strange("append"));
+    }
+    let appended = answer.map(|id| {
+        let id = reply::bytes(id)?.unwrap_or_default();
+        if id.is_empty() {
+            return Ok(Appended::Duplicate);
+        }
+        let id = StreamId::parse(&id).ok_or_else(|| Fault::strange("append"))?;
+        Ok(Appended::Stored(Position { partition, major: id.milliseconds, minor: id.sequence }))
+    });
+    appended.collect::<Result<_, Fault>>().map(Some)
+}

@@ -1,0 +1,250 @@
+//! Keeps this process's name alive, takes over from processes whose heartbeat is gone, and takes a new name when its own was lost.
+//!
+//! A false take-over is harmless: the other one's settlements are refused whole, and it goes on under a new name.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use redis::Value;
+use tokio::time::Instant;
+
+use super::fault::Fault;
+use super::keys::GROUP;
+use super::link::CALL_TIME_MAX;
+use super::membership::{Member, Membership};
+use super::reply;
+use super::{Phase, Shared, scripts};
+use crate::store::Error;
+
+/// How many entries one script call takes over.
+const TAKE_OVER_ENTRIES_MAX: usize = 500;
+const JOIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the janitor has seen of another process.
+struct Seen {
+    beat: u64,
+    /// How long it has been silent while this process was able to hear it.
+    silent: Duration,
+}
+
+#[derive(Default)]
+pub(super) struct Janitor {
+    seen: HashMap<String, Seen>,
+    heard: Option<Instant>,
+}
+
+impl Janitor {
+    /// Beats, joins and cleans up until the store closes.
+    pub(super) async fn run(mut self, shared: Arc<Shared>) {
+        let mut phase = shared.phases();
+        loop {
+            let pause = if shared.membership.current().is_some() { shared.options.heartbeat } else { JOIN_PAUSE };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.membership.until_lost() => {}
+                _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+            }
+            if let Err(fault) = self.turn(&shared).await {
+                tracing::debug!(error = %Error::from(fault), "a turn of the janitor failed and is made again");
+            }
+        }
+    }
+
+    /// One turn: a name if there is none, a heartbeat, and take-overs.
+    pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Fault> {
+        let member = match shared.membership.current() {
+            Some(member) => member,
+            None => join(shared).await?,
+        };
+        // Who is a consumer is read before who is alive: whoever joins beats first.
+        let consumers = consumers(shared).await;
+        let (now, beats) = beat(shared, &member.name).await?;
+        if !owns_every_partition(shared, &member).await? {
+            shared.membership.lose(member.generation);
+            return Ok(());
+        }
+        let dead = self.judge(shared, &member, &consumers, now, &beats);
+        for name in dead {
+            let mut left = false;
+            for (partition, names) in consumers.iter().enumerate() {
+                match names {
+                    Some(names) if names.contains(&name) => {
+                        left |= !take_over(shared, &member, partition, &name).await?;
+                    }
+                    Some(_) => {}
+                    // Its node is away: the name is still needed to know that it is dead.
+                    None => left = true,
+                }
+            }
+            if !left {
+                forget(shared, &name, beats.get(&name).copied()).await?;
+                self.seen.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is dead: silent for long enough while this process could hear, or gone by its own word.
+    fn judge(
+        &mut self,
+        shared: &Shared,
+        member: &Member,
+        consumers: &[Option<HashSet<String>>],
+        now: u64,
+        beats: &HashMap<String, u64>,
+    ) -> Vec<String> {
+        // After a time in which Redis did not answer, the others' silence says nothing about them.
+        let listened = self.heard.replace(Instant::now()).map_or(Duration::ZERO, |heard| heard.elapsed());
+        let listened = listened.min(shared.options.heartbeat * 2);
+        let names: HashSet<&String> = consumers.iter().flatten().flatten().chain(beats.keys()).collect();
+        self.seen.retain(|name, _| names.contains(name));
+        let mut dead = Vec::new();
+        for name in names.into_iter().filter(|name| **name != *member.name) {
+            let beat = beats.get(name).copied();
+            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen {
+                beat: beat.unwrap_or(0),
+                silent: beat.map_or(Duration::ZERO, |beat| Duration::from_millis(now.saturating_sub(beat))),
+            });
+            match beat {
+                Some(beat) if beat != seen.beat => *seen = Seen { beat, silent: Duration::ZERO },
+                Some(_) | None => seen.silent += listened,
+            }
+            if beat == Some(0) || seen.silent >= shared.options.dead_after {
+                dead.push(name.clone());
+            }
+        }
+        dead
+    }
+}
+
+/// Takes a new name: beats first, then becomes a consumer in every partition.
+async fn join(shared: &Shared) -> Result<Member, Fault> {
+    describe(shared).await?;
+    let name = Membership::new_name();
+    beat(shared, &name).await?;
+    let joined = try_join_all(shared.partitions.iter().map(|keys| {
+        shared.link.run(&scripts::JOIN, |command| {
+            command.arg(2).arg(&keys.events).arg(keys.owner(&name)).arg(GROUP).arg(&*name);
+        })
+    }));
+    joined.await?;
+    shared.membership.join(name);
+    shared.membership.current().ok_or_else(|| Fault::Away("the name was lost while it was taken".to_owned()))
+}
+
+/// Reads the layout, or writes it at first use: layout, partitions, width of an ids bucket.
+pub(super) async fn describe(shared: &Shared) -> Result<[u64; 3], Fault> {
+    super::describe(&shared.link, &shared.common, &shared.options).await
+}
+
+/// The consumers of each partition; `None` where they can't be read.
+async fn consumers(shared: &Shared) -> Vec<Option<HashSet<String>>> {
+    let read = shared.partitions.iter().map(async |keys| {
+        let mut command = redis::cmd("XINFO");
+        command.arg("CONSUMERS").arg(&keys.events).arg(GROUP);
+        let mut names = HashSet::new();
+        for consumer in reply::array(shared.link.call(&command, CALL_TIME_MAX).await?)? {
+            let mut fields = reply::array(consumer)?.into_iter();
+            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                if reply::text(field)? == "name" {
+                    names.insert(reply::text(value)?);
+                }
+            }
+        }
+        Ok::<_, Fault>(names)
+    });
+    join_all(read).await.into_iter().map(Result::ok).collect()
+}
+
+/// Beats, and gives the server's time and everybody's last beat.
+async fn beat(shared: &Shared, name: &str) -> Result<(u64, HashMap<String, u64>), Fault> {
+    let retired = shared.membership.retired();
+    let run = shared.link.run(&scripts::HEARTBEAT, |command| {
+        command.arg(1).arg(&shared.common.processes).arg(name);
+        for name in &retired {
+            command.arg(&**name);
+        }
+    });
+    let mut answer = reply::array(run.await?)?.into_iter();
+    let now = reply::count(&answer.next().unwrap_or(Value::Nil))?;
+    let mut beats = HashMap::new();
+    while let (Some(name), Some(beat)) = (answer.next(), answer.next()) {
+        beats.insert(reply::text(name)?, reply::count(&beat)?);
+    }
+    shared.membership.told(&retired);
+    shared.ids.heard(now);
+    Ok((now, beats))
+}
+
+/// Whether the owner keys are all there: a process that was taken over should not go on for long.
+async fn owns_every_partition(shared: &Shared, member: &Member) -> Result<bool, Fault> {
+    let commands: Vec<_> = shared
+        .partitions
+        .iter()
+        .map(|keys| {
+            let mut command = redis::cmd("EXISTS");
+            command.arg(keys.owner(&member.name));
+            command
+        })
+        .collect();
+    for answer in join_all(commands.iter().map(|command| shared.link.call(command, CALL_TIME_MAX))).await {
+        match answer {
+            Ok(answer) if reply::number(&answer)? == 0 => return Ok(false),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(true)
+}
+
+/// Takes a dead consumer's entries of a partition over. False when it could not be done to the end.
+async fn take_over(shared: &Shared, member: &Member, partition: usize, dead: &str) -> Result<bool, Fault> {
+    let keys = &shared.partitions[partition];
+    loop {
+        let run = shared.link.run(&scripts::TAKE_OVER, |command| {
+            command.arg(3).arg(&keys.events).arg(keys.owner(dead)).arg(keys.owner(&member.name));
+            command.arg(GROUP).arg(dead).arg(&*member.name).arg(TAKE_OVER_ENTRIES_MAX);
+        });
+        match reply::number(&run.await?)? {
+            0 => return Ok(true),
+            count if count > 0 => {
+                tracing::info!(consumer = dead, partition, events = count, "took over from a process that is gone");
+                shared.look_again.store(true, Ordering::Relaxed);
+            }
+            _ => {
+                shared.membership.lose(member.generation);
+                return Ok(false);
+            }
+        }
+    }
+}
+
+async fn forget(shared: &Shared, name: &str, beat: Option<u64>) -> Result<(), Fault> {
+    let Some(beat) = beat else { return Ok(()) };
+    let run = shared.link.run(&scripts::FORGET, |command| {
+        command.arg(1).arg(&shared.common.processes).arg(name).arg(beat);
+    });
+    run.await.map(|_| ())
+}
+
+/// Gives the own name up, so that what it holds is taken up at once by another process or the next start.
+pub(super) async fn leave(shared: &Shared) -> Result<(), Fault> {
+    let Some(member) = shared.membership.current() else { return Ok(()) };
+    let left = try_join_all(shared.partitions.iter().map(|keys| {
+        shared.link.run(&scripts::LEAVE, |command| {
+            command.arg(2).arg(&keys.events).arg(keys.owner(&member.name)).arg(GROUP).arg(&*member.name);
+        })
+    }));
+    let mut holds = false;
+    for answer in left.await? {
+        holds |= reply::number(&answer)? != 0;
+    }
+    let mut command = redis::cmd(if holds { "HSET" } else { "HDEL" });
+    command.arg(&shared.common.processes).arg(&*member.name);
+    if holds {
+        command.arg(0);
+    }
+    shared.link.call(&command, CALL_TIME_MAX).await.map(|_| ())
+}

@@ -1,0 +1,91 @@
+//! The names of the keys. All keys of a partition carry the same hash tag, so that a script may touch them in one call.
+
+/// The consumer group that all routers read with.
+pub(super) const GROUP: &str = "g";
+
+/// The keys that belong to no partition.
+pub(super) struct CommonKeys {
+    /// Layout, partitions, width of an ids bucket.
+    pub(super) meta: String,
+    /// Heartbeats by consumer name.
+    pub(super) processes: String,
+    /// Disabled endpoints by name.
+    pub(super) endpoints: String,
+}
+
+impl CommonKeys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            meta: format!("{prefix}:meta"),
+            processes: format!("{prefix}:proc"),
+            endpoints: format!("{prefix}:endpoints"),
+        }
+    }
+}
+
+/// The keys of one partition.
+pub(super) struct PartitionKeys {
+    tag: String,
+    /// Stream: accepted events. One group.
+    pub(super) events: String,
+    /// Sorted set: what is scheduled, by when it falls due.
+    pub(super) due: String,
+    /// Stream: dead letters.
+    pub(super) dead: String,
+    /// Stream: outcome records, a batch an entry.
+    pub(super) outcomes: String,
+    /// Stream: what could not be read.
+    pub(super) damaged: String,
+}
+
+impl PartitionKeys {
+    pub(super) fn new(prefix: &str, partition: u16) -> Self {
+        let tag = format!("{{{prefix}:{partition}}}");
+        let key = |name: &str| format!("{tag}:{name}");
+        Self {
+            events: key("events"),
+            due: key("due"),
+            dead: key("dead"),
+            outcomes: key("outcomes"),
+            damaged: key("damaged"),
+            tag,
+        }
+    }
+
+    /// Hash: source and id → nonce and stream id, of the events accepted in this bucket of time.
+    pub(super) fn ids(&self, bucket: u64) -> String {
+        format!("{}:ids:{bucket}", self.tag)
+    }
+
+    /// Hash: what a consumer has settled last. It is gone when the consumer was taken over.
+    pub(super) fn owner(&self, consumer: &str) -> String {
+        format!("{}:owner:{consumer}", self.tag)
+    }
+
+    /// String: a scheduled delivery's record. `member` is what stands for it in `due`.
+    pub(super) fn record(&self, member: &str) -> String {
+        let id = member.split(':').next().unwrap_or_default();
+        format!("{}:d:{id}", self.tag)
+    }
+}
+
+/// What stands for a delivery in the schedule: its id, and its subscription so that [`hasten`] need not read records.
+///
+/// [`hasten`]: crate::store::Store::hasten
+pub(super) fn member(delivery: &crate::delivery::Delivery) -> String {
+    format!("{}:{}", delivery.id, delivery.subscription)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_a_partition_has_its_hash_tag() {
+        let keys = PartitionKeys::new("bl", 7);
+        assert_eq!(keys.events, "{bl:7}:events");
+        assert_eq!(keys.ids(5), "{bl:7}:ids:5");
+        assert_eq!(keys.owner("host-1-a"), "{bl:7}:owner:host-1-a");
+        assert_eq!(keys.record("dlv_0a:ware:house"), "{bl:7}:d:dlv_0a");
+    }
+}

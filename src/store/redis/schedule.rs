@@ -1,0 +1,215 @@
+//! The schedule: what is due is claimed, and some of it is made to fall due sooner.
+//!
+//! A score is a time in milliseconds whose last bit says how the delivery stands: even, it waits and falls due then;
+//! odd, it is claimed and the lease ends then. So a claim needs no key of its own, and the score is its fence.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
+use redis::Value;
+
+use super::fault::Fault;
+use super::link::CALL_TIME_MAX;
+use super::reply;
+use super::{Shared, scripts};
+use crate::clock::Timestamp;
+use crate::delivery::{Delivery, whole_millis};
+use crate::store::{DeliveryClaim, DueDeliveries, Error, decode_delivery};
+
+/// How many entries of the schedule one call of [`hasten`] looks at.
+const HASTEN_STEP_ENTRIES: usize = 500;
+/// How many records are fetched with one command: an answer of this many large bodies is still bearable.
+const FETCH_RECORDS_MAX: usize = 64;
+
+struct Turn {
+    partition: usize,
+    claims: Vec<DeliveryClaim>,
+    /// How many were moved; more than the claims when records can't be read.
+    moved: usize,
+    next_in: Option<Duration>,
+}
+
+/// Claims at most `max` due deliveries, from all partitions alike.
+pub(super) async fn claim_due(shared: &Shared, max: usize) -> Result<DueDeliveries, Error> {
+    let count = shared.partitions.len();
+    let first = shared.next_partition.fetch_add(1, Ordering::Relaxed) % count;
+    // Those that come first get the remainder of the division, and each gets its turn to be first.
+    let share = |place: usize| max / count + usize::from(place < max % count);
+    let calls = (0..count).map(|place| claim_partition(shared, (first + place) % count, share(place)));
+    let (mut turns, mut failed): (Vec<Turn>, _) = (Vec::with_capacity(count), None);
+    for turn in join_all(calls).await {
+        match turn {
+            Ok(turn) => turns.push(turn),
+            Err(fault) => failed = Some(fault),
+        }
+    }
+    // One master of a Cluster that is away does not hold up the partitions of the others.
+    if let Some(fault) = failed
+        && turns.iter().all(|turn| turn.claims.is_empty())
+    {
+        return Err(fault.into());
+    }
+    // What idle partitions left over goes to the first that has more.
+    let mut left = max - turns.iter().map(|turn| turn.moved).sum::<usize>().min(max);
+    for turn in &mut turns {
+        if left > 0 && turn.next_in == Some(Duration::ZERO) {
+            // What was claimed is not given up for what can't be.
+            let Ok(more) = claim_partition(shared, turn.partition, left).await else { break };
+            left -= more.moved.min(left);
+            turn.next_in = more.next_in;
+            turn.claims.extend(more.claims);
+        }
+    }
+    let next_in = turns.iter().filter_map(|turn| turn.next_in).min();
+    Ok(DueDeliveries { claims: turns.into_iter().flat_map(|turn| turn.claims).collect(), next_in })
+}
+
+async fn claim_partition(shared: &Shared, partition: usize, limit: usize) -> Result<Turn, Fault> {
+    let keys = &shared.partitions[partition];
+    let lease = whole_millis(shared.options.store.lease);
+    let run = shared.link.run(&scripts::CLAIM_DUE, |command| {
+        command.arg(1).arg(&keys.due).arg(limit).arg(lease);
+    });
+    let mut answer = reply::array(run.await?)?.into_iter();
+    let mut number = || reply::number(&answer.next().unwrap_or(Value::Nil));
+    let (now, fence, next) = (number()?, number()?, number()?);
+    let members = answer.map(reply::text).collect::<Result<Vec<_>, _>>()?;
+    let (now, fence) = (u64::try_from(now).unwrap_or(0), u64::try_from(fence).unwrap_or(0));
+    let next_in = u64::try_from(next).ok().map(|next| Duration::from_millis(next.saturating_sub(now)));
+
+    let moved = members.len();
+    shared.membership.hold_deliveries(partition, members.iter().cloned(), fence, now);
+    let mut claims = Vec::with_capacity(moved);
+    for (member, record) in fetch(shared, partition, members).await? {
+        let decoded = match record {
+            Some(record) => decode_delivery(&record).map_err(|error| error.to_string()),
+            None => Err("its record is missing".to_owned()),
+        };
+        match decoded {
+            Ok(delivery) => claims.push(DeliveryClaim { delivery, fence }),
+            Err(why) => drop_damaged(shared, partition, &member, fence, &why).await,
+        }
+    }
+    Ok(Turn { partition, claims, moved, next_in })
+}
+
+/// Fetches the records of a partition's members, in order.
+async fn fetch(shared: &Shared, partition: usize, members: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>, Fault> {
+    let keys = &shared.partitions[partition];
+    let commands: Vec<_> = members
+        .chunks(FETCH_RECORDS_MAX)
+        .map(|members| {
+            let mut command = redis::cmd("MGET");
+            for member in members {
+                command.arg(keys.record(member));
+            }
+            command
+        })
+        .collect();
+    let answers = try_join_all(commands.iter().map(|command| shared.link.call(command, CALL_TIME_MAX))).await?;
+    let mut records = Vec::with_capacity(members.len());
+    for answer in answers {
+        for record in reply::array(answer)? {
+            records.push(reply::bytes(record)?);
+        }
+    }
+    if records.len() != members.len() {
+        return Err(Fault::strange("a read of deliveries"));
+    }
+    Ok(members.into_iter().zip(records).collect())
+}
+
+/// Takes a delivery that can't be read out of the schedule, so that it does not come for ever.
+async fn drop_damaged(shared: &Shared, partition: usize, member: &str, fence: u64, why: &str) {
+    let keys = &shared.partitions[partition];
+    tracing::error!(delivery = member, kept = %keys.damaged, why, "a delivery can't be read and is put aside");
+    let run = shared.link.run(&scripts::DROP_DUE, |command| {
+        command.arg(3).arg(&keys.due).arg(keys.record(member)).arg(&keys.damaged).arg(member).arg(fence);
+    });
+    shared.membership.release_delivery(partition, member, fence);
+    // When this fails it comes again when its lease ends.
+    if let Err(fault) = run.await {
+        tracing::warn!(error = %Error::from(fault), "it could not be put aside yet");
+    }
+}
+
+/// Hands back what this process holds under a lease.
+pub(super) async fn hand_back(shared: &Shared) -> Result<(), Fault> {
+    for (partition, keys) in shared.partitions.iter().enumerate() {
+        for held in shared.membership.take_deliveries(partition).chunks(HASTEN_STEP_ENTRIES) {
+            let run = shared.link.run(&scripts::HAND_BACK, |command| {
+                command.arg(1).arg(&keys.due);
+                for (member, fence) in held {
+                    command.arg(member).arg(*fence);
+                }
+            });
+            run.await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes waiting deliveries of these subscriptions fall due now; at most `max`.
+pub(super) async fn hasten(shared: &Shared, subscriptions: &[Arc<str>], max: usize) -> Result<usize, Error> {
+    let mut changed = 0;
+    for keys in &shared.partitions {
+        let mut rank = 0;
+        while rank >= 0 && changed < max {
+            let run = shared.link.run(&scripts::HASTEN, |command| {
+                command.arg(1).arg(&keys.due).arg(rank).arg(HASTEN_STEP_ENTRIES).arg(max - changed);
+                for subscription in subscriptions {
+                    command.arg(&**subscription);
+                }
+            });
+            let answer = reply::array(run.await?)?;
+            let [count, next] = &answer[..] else { return Err(Fault::strange("hasten").into()) };
+            changed += usize::try_from(reply::count(count)?).unwrap_or(usize::MAX);
+            rank = reply::number(next)?;
+        }
+    }
+    Ok(changed)
+}
+
+/// The schedule, soonest first.
+pub(super) async fn scheduled(shared: &Shared, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let commands: Vec<_> = shared
+        .partitions
+        .iter()
+        .map(|keys| {
+            let mut command = redis::cmd("ZRANGE");
+            command.arg(&keys.due).arg(0).arg(limit - 1).arg("WITHSCORES");
+            command
+        })
+        .collect();
+    let answers = try_join_all(commands.iter().map(|command| shared.link.call(command, CALL_TIME_MAX))).await?;
+    let mut soonest = Vec::new();
+    for (partition, answer) in answers.into_iter().enumerate() {
+        let mut values = reply::array(answer)?.into_iter();
+        while let (Some(member), Some(score)) = (values.next(), values.next()) {
+            soonest.push((reply::count(&score)?, partition, reply::text(member)?));
+        }
+    }
+    soonest.sort();
+    soonest.truncate(limit);
+    let fetches = (0..shared.partitions.len()).map(|partition| {
+        let members = soonest.iter().filter(|entry| entry.1 == partition).map(|entry| entry.2.clone()).collect();
+        fetch(shared, partition, members)
+    });
+    let mut records: Vec<_> = try_join_all(fetches).await?.into_iter().map(Vec::into_iter).collect();
+    let mut scheduled = Vec::with_capacity(soonest.len());
+    for (score, partition, _) in soonest {
+        // A record that is gone was settled between the two reads; one that can't be read is told of when it is claimed.
+        if let Some((_, Some(record))) = records[partition].next()
+            && let Ok(delivery) = decode_delivery(&record)
+        {
+            scheduled.push((Timestamp::from_millis(score), delivery));
+        }
+    }
+    Ok(scheduled)
+}

@@ -1,0 +1,35 @@
+#!lua flags=allow-oom
+-- Settles a batch of claimed deliveries of one partition, each fenced by its score.
+-- KEYS: 1 owner, 2 due, 3 dead, 4 outcomes, 5.. the records of the deliveries
+-- ARGV: 1 sequence, then per delivery: member, fence, 'ended' | 'waits' | 'dead', wait ms, outcome, record or dead letter
+-- -> a string with '1' (written) or '0' (lost) for each
+local before = redis.call('HMGET', KEYS[1], 'deliveries', 'written')
+if before[1] == ARGV[1] then return before[2] end -- done before; its answer was lost
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local written, outcomes = {}, {}
+for n = 1, #KEYS - 4 do
+  local at = n * 6 - 4
+  local member = ARGV[at]
+  local score = redis.call('ZSCORE', KEYS[2], member)
+  if score and tonumber(score) == tonumber(ARGV[at + 1]) then
+    if ARGV[at + 2] == 'waits' then
+      local due = now + ARGV[at + 3]
+      redis.call('SET', KEYS[4 + n], ARGV[at + 5])
+      redis.call('ZADD', KEYS[2], due + due % 2, member) -- even: waits
+    else
+      if ARGV[at + 2] == 'dead' then redis.call('XADD', KEYS[3], '*', 'd', ARGV[at + 5]) end
+      redis.call('ZREM', KEYS[2], member)
+      redis.call('UNLINK', KEYS[4 + n])
+    end
+    outcomes[#outcomes + 1] = ARGV[at + 4]
+    written[n] = '1'
+  else
+    written[n] = '0'
+  end
+end
+if #outcomes > 0 then redis.call('XADD', KEYS[4], '*', 'o', table.concat(outcomes, '\n')) end
+local answer = table.concat(written)
+if before[1] then redis.call('HSET', KEYS[1], 'deliveries', ARGV[1], 'written', answer) end
+return answer

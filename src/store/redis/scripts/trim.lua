@@ -1,0 +1,45 @@
+#!lua flags=allow-oom
+-- Removes what is older than the retention, in a bounded step; of the events only what is settled.
+-- KEYS: 1 events, 2 outcomes, 3 dead, 4.. ids buckets that are past the retention
+-- ARGV: 1 group, 2 retention ms, 3 limit   -> how much was removed
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local removed = 0
+
+-- Whole nodes first, and when none is left the rest of one: an exact trim has no limit of its own.
+local function trim(key, bound)
+  local count = redis.call('XTRIM', key, 'MINID', '~', bound, 'LIMIT', ARGV[3])
+  if count == 0 then count = redis.call('XTRIM', key, 'MINID', '=', bound) end
+  removed = removed + count
+end
+local function split(id)
+  local first, second = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(first), tonumber(second)
+end
+local function earlier(a, b)
+  local a1, a2 = split(a)
+  local b1, b2 = split(b)
+  if a1 < b1 or (a1 == b1 and a2 < b2) then return a end
+  return b
+end
+
+local expired = string.format('%.0f-0', math.max(0, now - ARGV[2]))
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if not groups.err then
+  for _, group in ipairs(groups) do
+    local about = {}
+    for n = 1, #group, 2 do about[group[n]] = group[n + 1] end
+    if about['name'] == ARGV[1] then
+      -- The last delivered entry itself may be settled: entries up to it go, if none before it is pending.
+      local first, second = split(about['last-delivered-id'])
+      local bound = earlier(expired, string.format('%.0f-%.0f', first, second + 1))
+      local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
+      if pending[2] then bound = earlier(bound, pending[2]) end
+      trim(KEYS[1], bound)
+    end
+  end
+end
+trim(KEYS[2], expired)
+trim(KEYS[3], expired)
+if #KEYS > 3 then redis.call('UNLINK', unpack(KEYS, 4)) end
+return removed
