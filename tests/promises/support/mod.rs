@@ -1,5 +1,7 @@
 //! Servers, folders and waiting. Everything started here is stopped when it is dropped.
 
+pub mod components; // Plugins written as text.
+
 use std::time::{Duration, Instant};
 
 /// Calls `probe` until it gives a value, and fails the test after `limit`.
