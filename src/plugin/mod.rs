@@ -1,1 +1,24 @@
-//! To be filled.
+//! The sandbox. Takes an event and a subscription's chain of plugins, gives what is to become of the delivery. Guest code
+//! runs on threads of its own, in a fresh instance for each call, with a deadline and limits on memory, stack, output
+//! and log; it has no network, no files, no clock and no other event. The only module that knows wasmtime.
+
+mod bindings; // The contract, as Rust types.
+mod cache; // Compiled plugins on disk, authenticated.
+mod call; // One call.
+mod engine; // The engine, its pool of memories, its deadlines.
+mod error; // Why a plugin is refused.
+mod host; // What the other stages see.
+mod imports; // What a plugin may ask of the host.
+mod lanes; // Which plugin's work runs next.
+mod load; // From a file to a component that may be called.
+mod log; // What plugins log.
+mod scheduler; // The threads.
+mod text; // Texts that a plugin wrote, made fit to show.
+mod verdict; // What a plugin returned, checked.
+
+pub use cache::CacheCounts;
+pub use call::Report;
+pub use error::{Error, Refusal};
+pub use host::{Chain, ChainEnd, Link, Plugin, PluginHost};
+pub use log::{LogLevel, LogLine};
+pub use verdict::{Fault, Verdict};

@@ -3,6 +3,7 @@
 mod accept; // 2xx means stored; a refusal says what is wrong.
 mod bad_input; // What producers may send, and what they are told.
 mod config; // A bad config never replaces a good one, and names its file, line and key.
+mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_store; // The store in Redis: the contract.
 mod send; // One attempt, whatever the receiver does.

@@ -3,6 +3,7 @@
 pub mod door; // The ingest listener, and a client that sends raw bytes.
 pub mod fault_proxy; // A proxy that loses answers.
 pub mod redis_server; // A real Redis, alone or as a Cluster.
+pub mod components; // Plugins written as text.
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,142 @@
+//! One call: a fresh store and a fresh instance, the guest's code under its limits, and the instance thrown away, so that
+//! nothing of an event is left for the next one. What went wrong is told apart by whose limit it was.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+
+use super::bindings::Event as GuestEvent;
+use super::engine::{Ticker, ticks};
+use super::host::Plugin;
+use super::imports::{CallState, Subject};
+use super::log::LogLine;
+use super::text::tame;
+use super::verdict::{self, Fault, Verdict};
+use crate::delivery::PluginFaultKind;
+use crate::event::Event;
+
+/// What a plugin may hand over beyond its output: the shapes of lists and records count too.
+const HANDED_OVER_SLACK_BYTES: usize = 64 << 10;
+/// Handles of resources; the contract has none.
+const HANDLES_MAX: usize = 16;
+/// The longest text about a trap.
+const DETAIL_BYTES_MAX: usize = 400;
+
+/// One call, ended.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the plugin said, or how it failed.
+    pub verdict: Result<Verdict, Fault>,
+    /// From before the instance was made to after it was thrown away.
+    pub duration: Duration,
+    /// The most linear memory that it had.
+    pub memory_bytes_peak: usize,
+    /// What it logged.
+    pub log: Vec<LogLine>,
+}
+
+/// Calls `handle` of `plugin` with `event`.
+pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: &Arc<Event>) -> Report {
+    let started = Instant::now();
+    let (returned, state) = run(plugin, ticker, subject, |store| {
+        let guest = GuestEvent {
+            id: &event.id,
+            event_type: &event.event_type,
+            aggregate_type: &event.aggregate_type,
+            aggregate_id: &event.aggregate_id,
+            occurred_at: &event.occurred_at,
+            payload: &event.payload,
+            metadata: &event.metadata,
+        };
+        plugin.loaded.pre.instantiate(&mut *store)?.call_handle(store, guest)
+    });
+    let verdict = returned.and_then(|returned| verdict::check(returned, event, plugin.output_bytes_max));
+    Report { verdict, duration: started.elapsed(), memory_bytes_peak: state.memory.peak_bytes, log: state.log.lines }
+}
+
+/// Calls `validate-config` of `plugin`, if it has one.
+pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str>) -> Result<(), String> {
+    let Some(index) = &plugin.loaded.validate_config else { return Ok(()) };
+    let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
+    let (returned, _) = run(plugin, ticker, subject, |store| {
+        let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
+        let (returned,) = instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?.call(store, (config,))?;
+        Ok(returned)
+    });
+    match returned {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(text)) => Err(tame(&text, 1024)),
+        Err(fault) => Err(format!("the check of the config failed: {}", fault.detail)),
+    }
+}
+
+/// Runs guest code under the plugin's limits. The store is gone when this returns.
+fn run<R>(
+    plugin: &Plugin,
+    ticker: &Ticker,
+    subject: Subject,
+    body: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<R>,
+) -> (Result<R, Fault>, CallState) {
+    let engine = plugin.loaded.pre.engine();
+    let mut store = Store::new(engine, CallState::new(subject, plugin.memory_bytes_max));
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(plugin.output_bytes_max.saturating_add(HANDED_OVER_SLACK_BYTES));
+    store.set_max_component_handles(HANDLES_MAX);
+    store.epoch_deadline_trap();
+    let guard = ticker.call();
+    // Before the instance is made: start functions run there.
+    store.set_epoch_deadline(ticks(plugin.deadline));
+    let returned = body(&mut store);
+    drop(guard);
+    let state = store.into_data();
+    state.log.write(&plugin.name, state.subject(), &plugin.log_budget);
+    (returned.map_err(|error| fault(plugin, &state, &error)), state)
+}
+
+/// What an error of wasmtime means.
+fn fault(plugin: &Plugin, state: &CallState, error: &wasmtime::Error) -> Fault {
+    if let Some(asked) = state.memory.denied {
+        let limit = plugin.memory_bytes_max;
+        let detail = format!("it asked for {asked} bytes of memory, over its limit of {limit} (`memory_bytes_max`)");
+        return Fault::new(PluginFaultKind::Memory, detail);
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Fault::new(PluginFaultKind::Host, format!("the sandbox's pool is used up: {error}"));
+    }
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        // Not the guest's code but what it handed over: a bad pointer, a text that is not UTF-8, too many bytes.
+        let text = tame(&error.root_cause().to_string(), DETAIL_BYTES_MAX);
+        let detail = if text.contains("hostcalls has been exhausted") {
+            format!("it handed over more bytes than its limit of {} (`output_bytes_max`)", plugin.output_bytes_max)
+        } else {
+            format!("it handed over a value that can't be read: {text}")
+        };
+        return Fault::new(PluginFaultKind::BadOutput, detail);
+    };
+    match trap {
+        Trap::Interrupt => {
+            let deadline = plugin.deadline.as_millis();
+            Fault::new(PluginFaultKind::Deadline, format!("it ran past its deadline of {deadline} ms (`deadline`)"))
+        }
+        Trap::StackOverflow => Fault::new(PluginFaultKind::Stack, "it ran out of stack: a recursion that does not end?"),
+        Trap::StringOutOfBounds
+        | Trap::ListOutOfBounds
+        | Trap::InvalidDiscriminant
+        | Trap::InvalidChar
+        | Trap::UnalignedPointer => {
+            Fault::new(PluginFaultKind::BadOutput, format!("it handed over a value that can't be read: {trap}"))
+        }
+        trap => Fault::new(PluginFaultKind::Trap, format!("{trap}{}", place(error))),
+    }
+}
+
+/// The innermost functions of a trap, where the component has names.
+fn place(error: &wasmtime::Error) -> String {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let names: Vec<_> = backtrace.frames().iter().filter_map(|frame| frame.func_name()).take(3).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(" in {}", tame(&names.join(", called by "), DETAIL_BYTES_MAX))
+}

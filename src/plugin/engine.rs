@@ -1,0 +1,254 @@
+//! The wasmtime engine: one for all plugins, with everything off that a plugin does not need, a pool of memories,
+//! and the thread that makes deadlines hold.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, Instance, InstanceAllocationStrategy, Module, OptLevel, PoolingAllocationConfig, Store,
+    Strategy, Trap, WasmBacktraceDetails,
+};
+
+use super::Error;
+
+/// The unit of deadlines. A thousand wakes a second cost nothing that can be measured, and only while a call runs.
+const TICK: Duration = Duration::from_millis(1);
+/// The most memory any plugin may be given by its config.
+pub(super) const MEMORY_BYTES_MAX: usize = 256 << 20;
+/// Memories of one component: QuickJS has three, everything else one.
+pub(super) const MEMORIES_MAX: u32 = 4;
+/// Tables of one component.
+pub(super) const TABLES_MAX: u32 = 8;
+/// Elements of one table.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Core instances of one component: the module, and what `wasm-tools component new` puts around it.
+pub(super) const CORE_INSTANCES_MAX: u32 = 16;
+/// Stack of the guest.
+const STACK_BYTES_MAX: usize = 512 << 10;
+/// Components whose memory stays warm: a slot that served a component before is reset faster for it than for another.
+const WARM_SLOTS: u32 = 256;
+/// How much of a slot's memory is reset in place rather than given back to the system. More than the shipped plugins
+/// touch; with all slots warm it bounds what the pool holds.
+const KEEP_RESIDENT_BYTES: usize = 2 << 20;
+
+/// The engine for calls on `threads` threads at a time. Says in the log how memory is reset between calls.
+pub(super) fn engine(threads: usize) -> Result<Engine, Error> {
+    let scan = can_scan_pages();
+    if scan {
+        tracing::info!("plugin memory is reset in place between calls (pagemap scan)");
+    } else {
+        tracing::info!(
+            "plugin memory is given back to the system between calls: the kernel has no pagemap scan, or pages may be swapped"
+        );
+    }
+    // Each memory slot reserves more than 4 GiB of address space. Where that is scarce, fewer slots do.
+    let mut warm = WARM_SLOTS;
+    loop {
+        match Engine::new(&config(threads, warm, scan)) {
+            Ok(engine) => return Ok(engine),
+            Err(error) if warm >= 16 => {
+                tracing::warn!(slots = warm, "the sandbox's memory pool does not fit, trying a smaller one: {error:#}");
+                warm /= 4;
+            }
+            Err(error) => return Err(Error::Engine(format!("{error:#}"))),
+        }
+    }
+}
+
+fn config(threads: usize, warm_slots: u32, scan: bool) -> Config {
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX / 64).min(1024);
+    let slots = threads * 2 + 16;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES_MAX)
+        .total_memories(warm_slots + threads * MEMORIES_MAX)
+        .total_tables(slots * TABLES_MAX)
+        .total_gc_heaps(0)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_memories_per_module(1)
+        .max_tables_per_module(4)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .max_unused_warm_slots(warm_slots);
+    if scan {
+        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEEP_RESIDENT_BYTES).table_keep_resident(64 << 10);
+    }
+
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // The same event gives the same verdict on every machine: NaNs have one form.
+        .cranelift_nan_canonicalization(true)
+        .parallel_compilation(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true)
+        .memory_may_move(false)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .max_wasm_stack(STACK_BYTES_MAX)
+        .native_unwind_info(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // Proposals that Rust, C and QuickJS guests do not need. Most of wasmtime's advisories are in them.
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .gc_support(false)
+        .wasm_threads(false)
+        .shared_memory(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_tail_call(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_relaxed_simd(false)
+        .wasm_simd(false)
+        .concurrency_support(false);
+    config
+}
+
+/// Whether dirty pages can be found by asking the kernel, and none can hide in swap (wasmtime#14357).
+fn can_scan_pages() -> bool {
+    PoolingAllocationConfig::is_pagemap_scan_available()
+        && std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| has_no_swap(&swaps))
+}
+
+/// `/proc/swaps` is a heading, and a line for each place that pages may go to.
+fn has_no_swap(swaps: &str) -> bool {
+    swaps.lines().skip(1).all(|line| line.trim().is_empty())
+}
+
+/// Moves the engine's epoch while calls run; a deadline is a number of epochs.
+///
+/// It is a plain thread, so that it ticks even when every thread of the runtime is busy, and it sleeps when
+/// no plugin runs.
+pub(super) struct Ticker {
+    running: AtomicUsize,
+    stopped: AtomicBool,
+    thread: Thread,
+}
+
+impl Ticker {
+    /// Starts the thread. It ends when the engine is gone or [`Ticker::stop`] was called.
+    pub(super) fn start(engine: &Engine) -> Result<Arc<Self>, Error> {
+        let (sender, receiver) = mpsc::sync_channel::<Arc<Self>>(1);
+        let engine = engine.weak();
+        let handle = thread::Builder::new()
+            .name("plugin-epoch".to_owned())
+            .spawn(move || {
+                let Ok(ticker) = receiver.recv() else { return };
+                while !ticker.stopped.load(Ordering::Acquire) {
+                    if ticker.running.load(Ordering::Acquire) == 0 {
+                        thread::park();
+                        continue;
+                    }
+                    thread::sleep(TICK);
+                    let Some(engine) = engine.upgrade() else { return };
+                    engine.increment_epoch();
+                }
+            })
+            .map_err(Error::Thread)?;
+        let ticker = Arc::new(Self {
+            running: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            thread: handle.thread().clone(),
+        });
+        sender.send(Arc::clone(&ticker)).map_err(|_| Error::Engine("the epoch thread ended".to_owned()))?;
+        Ok(ticker)
+    }
+
+    /// A call begins. It ends when the guard is dropped.
+    pub(super) fn call(&self) -> TickerGuard<'_> {
+        if self.running.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.thread.unpark();
+        }
+        TickerGuard(self)
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Epochs move while one of these exists.
+pub(super) struct TickerGuard<'a>(&'a Ticker);
+
+impl Drop for TickerGuard<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A deadline in epochs. One more than its length, since the running epoch has already begun.
+pub(super) fn ticks(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2).saturating_add(1)
+}
+
+/// `(module (func (loop (br 0))) (start 0))`
+const ENDLESS_LOOP: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x08\x01\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+/// Runs an endless loop and sees that its deadline stops it.
+///
+/// Without this, a mistake in the engine's settings would show as a router whose plugin threads are all gone.
+pub(super) fn self_test(engine: &Engine, ticker: &Arc<Ticker>) -> Result<(), Error> {
+    /// Far longer than the loop may take, even on a machine that is very busy.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let (engine, ticker) = (engine.clone(), Arc::clone(ticker));
+    thread::Builder::new()
+        .name("plugin-self-test".to_owned())
+        .spawn(move || {
+            let run = || {
+                let module = Module::from_binary(&engine, ENDLESS_LOOP)?;
+                let mut store = Store::new(&engine, ());
+                store.epoch_deadline_trap();
+                store.set_epoch_deadline(ticks(TICK));
+                let _guard = ticker.call();
+                Instance::new(&mut store, &module, &[]).map(|_| ())
+            };
+            let _ = sender.send(run());
+        })
+        .map_err(Error::Thread)?;
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(Err(error)) if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) => Ok(()),
+        Ok(Err(error)) => Err(Error::Engine(format!("the self-test failed: {error:#}"))),
+        Ok(Ok(())) | Err(_) => Err(Error::NotInterrupted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_is_seen_in_proc_swaps() {
+        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(has_no_swap(heading));
+        assert!(has_no_swap(""));
+        assert!(!has_no_swap(&format!("{heading}/dev/sda2 partition 8388604 0 -2\n")));
+    }
+
+    #[test]
+    fn deadlines_are_rounded_up_to_ticks() {
+        assert_eq!(ticks(Duration::from_millis(50)), 51);
+        assert_eq!(ticks(Duration::from_micros(1)), 2);
+        assert_eq!(ticks(Duration::from_secs(10)), 10_001);
+    }
+
+    #[test]
+    fn an_endless_loop_is_interrupted_again_and_again() {
+        let engine = engine(2).unwrap();
+        let ticker = Ticker::start(&engine).unwrap();
+        for _ in 0..3 {
+            self_test(&engine, &ticker).unwrap();
+        }
+        ticker.stop();
+    }
+}

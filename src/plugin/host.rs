@@ -1,0 +1,256 @@
+//! The sandbox as the other stages see it: load a plugin, check a config, run a chain.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use super::cache::{Cache, CacheCounts};
+use super::call::Report;
+use super::engine::{self, Ticker};
+use super::error::Refusal;
+use super::imports::{CallState, Subject};
+use super::lanes::LaneId;
+use super::load::{self, Loaded};
+use super::log::LogBudget;
+use super::scheduler::{ChainJob, Job, Scheduler};
+use super::verdict::Fault;
+use super::Error;
+use crate::config::{PluginSpec, Sandbox};
+use crate::delivery::{PluginFaultKind, Request};
+use crate::event::Event;
+use crate::metrics::Metrics;
+
+/// A plugin that was loaded and may be called.
+pub struct Plugin {
+    pub(super) name: Arc<str>,
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) lane: LaneId,
+    pub(super) deadline: Duration,
+    pub(super) memory_bytes_max: usize,
+    pub(super) output_bytes_max: usize,
+    pub(super) log_budget: LogBudget,
+    digest: [u8; 32],
+    scheduler: Arc<Scheduler>,
+}
+
+impl Plugin {
+    /// The name in the config.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The SHA-256 of the component, in hex.
+    pub fn sha256(&self) -> String {
+        load::hex(&self.digest)
+    }
+
+    /// Whether it exports `validate-config`.
+    pub fn validates_config(&self) -> bool {
+        self.loaded.validate_config.is_some()
+    }
+
+    /// Asks the plugin whether it accepts `config` (JSON text). A plugin that does not check accepts everything.
+    /// The error is a sentence for the operator.
+    pub async fn validate_config(self: &Arc<Self>, config: &str) -> Result<(), String> {
+        if !self.validates_config() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.scheduler.push(Job::Config { plugin: Arc::clone(self), config: config.into(), reply });
+        answer.await.unwrap_or_else(|_| Err("the sandbox is shutting down".to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).field("sha256", &self.sha256()).finish_non_exhaustive()
+    }
+}
+
+/// A plugin in a chain, with the subscription's config for it as JSON text.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The plugin.
+    pub plugin: Arc<Plugin>,
+    /// Its config.
+    pub config: Arc<str>,
+}
+
+/// The plugins of a subscription, in order. Built once for each subscription and shared by its deliveries.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    pub(super) links: Box<[Link]>,
+}
+
+impl Chain {
+    /// A chain of these plugins.
+    pub fn new(links: impl Into<Box<[Link]>>) -> Self {
+        Self { links: links.into() }
+    }
+
+    /// Whether there is no plugin in it.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+}
+
+/// What a chain made of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainEnd {
+    /// Deliver this event.
+    Event {
+        /// The event as the last plugin left it; the same `Arc` as before when none changed it.
+        event: Arc<Event>,
+        /// Whether a plugin changed it.
+        changed: bool,
+    },
+    /// Send exactly this.
+    Send(Request),
+    /// Do not deliver.
+    Dropped {
+        /// The plugin that said so.
+        plugin: Arc<str>,
+        /// Its reason.
+        reason: String,
+    },
+    /// Give up now.
+    DeadLetter {
+        /// The plugin that said so.
+        plugin: Arc<str>,
+        /// Its reason.
+        reason: String,
+    },
+    /// A plugin failed.
+    Fault {
+        /// The plugin that failed.
+        plugin: Arc<str>,
+        /// How.
+        kind: PluginFaultKind,
+        /// A sentence for people; no payload, no secret.
+        detail: String,
+        /// Whether a later attempt may succeed.
+        retryable: bool,
+    },
+    /// Nothing ran, or not all of it: a plugin has more to do than its share. Not the event's fault; try again later.
+    Busy,
+}
+
+/// The sandbox. Dropping it ends its threads.
+pub struct PluginHost {
+    shared: Arc<Shared>,
+    scheduler: Arc<Scheduler>,
+    /// One file is compiled at a time: the compiler itself uses every core, and the second of two equal files is found loaded.
+    loading: tokio::sync::Mutex<()>,
+}
+
+struct Shared {
+    engine: Engine,
+    linker: Linker<CallState>,
+    cache: Cache,
+    loaded: Mutex<HashMap<[u8; 32], Weak<Loaded>>>,
+}
+
+impl PluginHost {
+    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    pub fn start(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
+        let threads = settings.threads.clamp(1, 1024);
+        let engine = engine::engine(threads)?;
+        let ticker = Ticker::start(&engine)?;
+        engine::self_test(&engine, &ticker)?;
+        let linker = load::linker(&engine).map_err(Error::Engine)?;
+        let scheduler = Scheduler::start(threads, ticker, metrics)?;
+        let cache = Cache::open(settings.cache.as_deref());
+        let shared = Arc::new(Shared { engine, linker, cache, loaded: Mutex::default() });
+        Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default() })
+    }
+
+    /// Loads a plugin: reads its file, checks it, compiles it (away from the runtime's threads) or takes it from the cache.
+    pub async fn load(&self, spec: &PluginSpec) -> Result<Arc<Plugin>, Error> {
+        let refused = |refusal| Error::Refused { plugin: Arc::clone(&spec.name), path: spec.path.clone(), refusal };
+        let (shared, path, pinned) = (Arc::clone(&self.shared), spec.path.clone(), spec.sha256.clone());
+        let one_at_a_time = self.loading.lock().await;
+        let loading = tokio::task::spawn_blocking(move || shared.load(path, pinned.as_deref()));
+        let loaded = loading.await.unwrap_or_else(|_| Err(Refusal::Compile("the compiler panicked".to_owned())));
+        drop(one_at_a_time);
+        let (loaded, digest) = loaded.map_err(refused)?;
+        loaded.fits(spec.memory_bytes_max).map_err(refused)?;
+        Ok(Arc::new(Plugin {
+            name: Arc::clone(&spec.name),
+            loaded,
+            lane: self.scheduler.lane(&spec.name),
+            deadline: spec.deadline,
+            memory_bytes_max: spec.memory_bytes_max.min(engine::MEMORY_BYTES_MAX),
+            output_bytes_max: spec.output_bytes_max,
+            log_budget: LogBudget::new(),
+            digest,
+            scheduler: Arc::clone(&self.scheduler),
+        }))
+    }
+
+    /// Runs a subscription's chain over an event.
+    pub async fn run(&self, chain: Arc<Chain>, event: Arc<Event>, subscription: Arc<str>) -> ChainEnd {
+        if chain.is_empty() {
+            return ChainEnd::Event { event, changed: false };
+        }
+        let (reply, end) = oneshot::channel();
+        let queued = Instant::now();
+        self.scheduler.push(Job::Chain(ChainJob { chain, position: 0, event, changed: false, subscription, reply, queued }));
+        // A job that is refused, at once or halfway, is dropped with its `reply`.
+        end.await.unwrap_or(ChainEnd::Busy)
+    }
+
+    /// Makes one call and tells all about it. For tests of plugins and for people; deliveries go by [`PluginHost::run`].
+    pub async fn call_once(
+        &self,
+        plugin: &Arc<Plugin>,
+        config: &str,
+        event: Arc<Event>,
+        subscription: &str,
+    ) -> Report {
+        let subject = Subject {
+            event: Some(Arc::clone(&event)),
+            subscription: subscription.into(),
+            position: 0,
+            config: config.into(),
+        };
+        let (reply, report) = oneshot::channel();
+        self.scheduler.push(Job::Once { plugin: Arc::clone(plugin), subject, event, reply });
+        report.await.unwrap_or_else(|_| Report {
+            verdict: Err(Fault::new(PluginFaultKind::Host, "the sandbox is shutting down")),
+            duration: Duration::ZERO,
+            memory_bytes_peak: 0,
+            log: Vec::new(),
+        })
+    }
+
+    /// What the cache of compiled plugins did.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.shared.cache.counts()
+    }
+}
+
+impl Drop for PluginHost {
+    fn drop(&mut self) {
+        self.scheduler.stop();
+    }
+}
+
+impl Shared {
+    fn load(&self, path: PathBuf, pinned: Option<&str>) -> Result<(Arc<Loaded>, [u8; 32]), Refusal> {
+        let binary = load::read(&path, pinned)?;
+        let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&binary.digest).and_then(Weak::upgrade);
+        if let Some(loaded) = known {
+            return Ok((loaded, binary.digest));
+        }
+        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &binary)?);
+        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, loaded| loaded.strong_count() > 0);
+        all.insert(binary.digest, Arc::downgrade(&loaded));
+        Ok((loaded, binary.digest))
+    }
+}

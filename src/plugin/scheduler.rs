@@ -1,0 +1,308 @@
+//! The threads that run plugins, and the jobs that wait for them. Guest code never runs on the runtime's threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use wasmtime::Engine;
+
+use super::call::{self, Report};
+use super::engine::Ticker;
+use super::host::{Chain, ChainEnd, Plugin};
+use super::imports::Subject;
+use super::lanes::{LaneId, Lanes, Place};
+use super::verdict::{Fault, Verdict};
+use super::Error;
+use crate::delivery::PluginFaultKind;
+use crate::event::Event;
+use crate::metrics::Metrics;
+
+/// A job that waited longer is not run: its caller parks the work, and the queue gets short again.
+const WAITED_MAX: Duration = Duration::from_secs(1);
+/// How often a thread looks whether waiting work may start now because time has passed.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Stack of a thread: the guest's 512 KiB, and the host's beneath and above it.
+const STACK_BYTES: usize = 4 << 20;
+
+/// Work for a plugin.
+pub(super) enum Job {
+    /// A chain, from one of its links on.
+    Chain(ChainJob),
+    /// One call, with a report.
+    Once { plugin: Arc<Plugin>, subject: Subject, event: Arc<Event>, reply: oneshot::Sender<Report> },
+    /// A check of a config.
+    Config { plugin: Arc<Plugin>, config: Arc<str>, reply: oneshot::Sender<Result<(), String>> },
+}
+
+/// A chain on its way.
+pub(super) struct ChainJob {
+    pub(super) chain: Arc<Chain>,
+    /// The link that is next.
+    pub(super) position: usize,
+    pub(super) event: Arc<Event>,
+    pub(super) changed: bool,
+    pub(super) subscription: Arc<str>,
+    pub(super) reply: oneshot::Sender<ChainEnd>,
+    pub(super) queued: Instant,
+}
+
+/// The queues, and the threads that empty them.
+pub(super) struct Scheduler {
+    state: Mutex<State>,
+    wake: Condvar,
+    ticker: Arc<Ticker>,
+    metrics: Metrics,
+}
+
+struct State {
+    lanes: Lanes<Job>,
+    names: Vec<(Arc<str>, LaneId)>,
+    idle_threads: usize,
+    stopped: bool,
+}
+
+impl Scheduler {
+    /// Starts the threads.
+    pub(super) fn start(threads: usize, ticker: Arc<Ticker>, metrics: Metrics) -> Result<Arc<Self>, Error> {
+        let state = State { lanes: Lanes::new(threads), names: Vec::new(), idle_threads: 0, stopped: false };
+        let scheduler = Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), ticker, metrics });
+        for number in 0..threads {
+            let worker = Arc::clone(&scheduler);
+            let spawned = thread::Builder::new()
+                .name(format!("plugin-{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || {
+                    // The signal stack that traps need: made now rather than in the first call.
+                    Engine::tls_eager_initialize();
+                    worker.work();
+                });
+            if let Err(error) = spawned {
+                scheduler.stop();
+                return Err(Error::Thread(error));
+            }
+        }
+        Ok(scheduler)
+    }
+
+    /// Ends the threads when their calls have ended. What waits is dropped, which its callers see.
+    pub(super) fn stop(&self) {
+        let mut state = self.state();
+        state.stopped = true;
+        let waiting = state.lanes.drain();
+        drop(state);
+        drop(waiting);
+        self.wake.notify_all();
+        self.ticker.stop();
+    }
+
+    /// The lane of the plugins of this name: a plugin that is loaded again takes its past with it.
+    pub(super) fn lane(&self, name: &Arc<str>) -> LaneId {
+        let mut state = self.state();
+        if let Some((_, lane)) = state.names.iter().find(|(known, _)| known == name) {
+            return *lane;
+        }
+        let lane = state.lanes.add_lane(Instant::now());
+        state.names.push((Arc::clone(name), lane));
+        lane
+    }
+
+    /// Puts a job into its plugin's queue. Where the plugin is over its share the job is dropped, which its caller sees.
+    pub(super) fn push(&self, job: Job) {
+        let now = Instant::now();
+        let lane = job.plugin().lane;
+        let mut state = self.state();
+        if state.stopped {
+            return;
+        }
+        let refused = match job {
+            // A caller waits for each of these, one at a time, and has nothing to park.
+            job @ (Job::Once { .. } | Job::Config { .. }) => {
+                state.lanes.push_first(lane, job, now);
+                None
+            }
+            job @ Job::Chain(_) => state.lanes.push(lane, job, now).err(),
+        };
+        let wake = refused.is_none() && state.idle_threads > 0 && state.lanes.can_start(now);
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that panics runs while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread does until the end.
+    fn work(&self) {
+        let mut state = self.state();
+        loop {
+            if state.stopped {
+                return;
+            }
+            let now = Instant::now();
+            let Some((place, job)) = state.lanes.start_next(now) else {
+                state.idle_threads += 1;
+                state = if state.lanes.waiting() > 0 {
+                    self.wake.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+                };
+                state.idle_threads -= 1;
+                continue;
+            };
+            self.release(state, now);
+            state = self.run(place, job);
+        }
+    }
+
+    /// Gives the state back, and wakes a thread for what else may start.
+    fn release(&self, state: MutexGuard<'_, State>, now: Instant) {
+        let wake = state.idle_threads > 0 && state.lanes.can_start(now);
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Runs a job to its end, or to where it has to wait again.
+    fn run(&self, mut place: Place, mut job: Job) -> MutexGuard<'_, State> {
+        loop {
+            let started = Instant::now();
+            let rest = self.step(job, started);
+            let now = Instant::now();
+            let mut state = self.state();
+            let (took, rest) = match rest {
+                Step::NotRun => (None, None),
+                Step::Ended => (Some(now - started), None),
+                Step::GoesOn(rest) => (Some(now - started), Some(rest)),
+            };
+            state.lanes.end(place, took, now);
+            let Some(rest) = rest else { return state };
+            let lane = rest.link().plugin.lane;
+            match state.lanes.start_here(lane, now) {
+                Some(next) => {
+                    (place, job) = (next, Job::Chain(rest));
+                    self.release(state, now);
+                }
+                None => {
+                    let refused = state.lanes.push(lane, Job::Chain(rest), now);
+                    if refused.is_err() {
+                        drop(state);
+                        drop(refused);
+                        return self.state();
+                    }
+                    return state;
+                }
+            }
+        }
+    }
+
+    fn step(&self, job: Job, now: Instant) -> Step {
+        match job {
+            Job::Chain(job) => self.step_chain(job, now),
+            Job::Once { plugin, subject, event, reply } => {
+                let _ = reply.send(self.call(&plugin, subject, &event));
+                Step::Ended
+            }
+            Job::Config { plugin, config, reply } => {
+                let checked = catch_unwind(AssertUnwindSafe(|| call::validate_config(&plugin, &self.ticker, &config)));
+                let _ = reply.send(checked.unwrap_or_else(|_| Err("the sandbox failed; this is a bug".to_owned())));
+                Step::Ended
+            }
+        }
+    }
+
+    fn step_chain(&self, mut job: ChainJob, now: Instant) -> Step {
+        if job.reply.is_closed() {
+            return Step::NotRun;
+        }
+        if now.saturating_duration_since(job.queued) > WAITED_MAX {
+            return job.end(ChainEnd::Busy, Step::NotRun);
+        }
+        let link = job.link();
+        let plugin = Arc::clone(&link.plugin);
+        let subject = Subject {
+            event: Some(Arc::clone(&job.event)),
+            subscription: Arc::clone(&job.subscription),
+            position: job.position,
+            config: Arc::clone(&link.config),
+        };
+        let report = self.call(&plugin, subject, &job.event);
+        let name = Arc::clone(&plugin.name);
+        match report.verdict {
+            Ok(Verdict::Pass) => {}
+            Ok(Verdict::Replace(event)) => {
+                if event != job.event {
+                    job.event = event;
+                    job.changed = true;
+                }
+            }
+            Ok(Verdict::Send(request)) => return job.end(ChainEnd::Send(request), Step::Ended),
+            Ok(Verdict::Drop(reason)) => return job.end(ChainEnd::Dropped { plugin: name, reason }, Step::Ended),
+            Ok(Verdict::DeadLetter(reason)) => {
+                return job.end(ChainEnd::DeadLetter { plugin: name, reason }, Step::Ended);
+            }
+            Err(Fault { kind, detail, retryable }) => {
+                return job.end(ChainEnd::Fault { plugin: name, kind, detail, retryable }, Step::Ended);
+            }
+        }
+        job.position += 1;
+        if job.position < job.chain.links.len() {
+            return Step::GoesOn(job);
+        }
+        let (event, changed) = (Arc::clone(&job.event), job.changed);
+        job.end(ChainEnd::Event { event, changed }, Step::Ended)
+    }
+
+    /// One call, whose panic would be ours and ends nothing but the call.
+    fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
+        let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
+        let report = called.unwrap_or_else(|_| Report {
+            verdict: Err(Fault::new(PluginFaultKind::Host, "the sandbox failed; this is a bug")),
+            duration: Duration::ZERO,
+            memory_bytes_peak: 0,
+            log: Vec::new(),
+        });
+        let word = match &report.verdict {
+            Ok(verdict) => verdict.as_str(),
+            Err(fault) => fault.kind.as_str(),
+        };
+        self.metrics.plugin_call(&plugin.name, word, report.duration);
+        report
+    }
+}
+
+/// What became of a job's turn.
+enum Step {
+    /// Nobody waits for it any more, or it waited too long.
+    NotRun,
+    /// It ran, and the caller has its answer.
+    Ended,
+    /// It ran, and the chain's next plugin is to follow.
+    GoesOn(ChainJob),
+}
+
+impl Job {
+    fn plugin(&self) -> &Plugin {
+        match self {
+            Self::Chain(job) => &job.link().plugin,
+            Self::Once { plugin, .. } | Self::Config { plugin, .. } => plugin,
+        }
+    }
+}
+
+impl ChainJob {
+    /// The link that is next. A job exists only while there is one.
+    fn link(&self) -> &super::host::Link {
+        &self.chain.links[self.position]
+    }
+
+    fn end(self, end: ChainEnd, step: Step) -> Step {
+        let _ = self.reply.send(end);
+        step
+    }
+}
