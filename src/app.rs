@@ -1,1 +1,358 @@
-//! Wires it all.
+//! Wires the stages together; the only file that knows every one of them.
+//!
+//! `Router::start` opens, loads, binds and begins; `Router::run` keeps house until it is told to stop, then lets what is in flight finish.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept;
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::{Config, StoreUrl};
+use crate::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
+use crate::filter::{RouteFault, RouteTable};
+use crate::metrics::Metrics;
+use crate::plugin::{Chain, Link, Plugin, PluginHost};
+use crate::send::Sender;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::redis::{RedisOptions, RedisStore, RedisTarget};
+use crate::store::{self, Store};
+
+/// How often the store's figures are read: for `/metrics`, readiness and back-pressure.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the marks of disabled endpoints are read: another router may have set or lifted one.
+const MARKS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often what is settled and old is removed.
+const TRIM_EVERY: Duration = Duration::from_secs(30);
+
+/// How many steps of removal are made at a time.
+const TRIM_STEPS_MAX: usize = 100;
+
+/// Why the router can't start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error("store: {0}")]
+    Store(#[from] store::Error),
+    /// The ingest listener.
+    #[error("ingest: {0}")]
+    Accept(#[from] accept::Error),
+    /// The admin listener.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// The client.
+    #[error("delivery: {0}")]
+    Send(#[from] crate::send::Error),
+    /// The sandbox, or a plugin.
+    #[error("plugin: {0}")]
+    Plugin(#[from] crate::plugin::Error),
+    /// What is wrong with the routes, the plugins' configs: a line each.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+/// A running router.
+pub struct Router {
+    ingest_address: SocketAddr,
+    admin_address: SocketAddr,
+    store: Arc<dyn Store>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    intake: Arc<accept::Intake>,
+    dispatcher: Arc<Dispatcher>,
+    metrics: Metrics,
+    backlog_events_max: u64,
+    shutdown_grace: Duration,
+    accepting: (watch::Sender<bool>, JoinHandle<()>),
+    administering: (CancellationToken, JoinHandle<()>),
+    dispatching: (CancellationToken, JoinHandle<bool>),
+}
+
+impl Router {
+    /// Opens the store, loads the plugins, binds the listeners and begins.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
+        let metrics = Metrics::default();
+        let (snapshot, plugins) = load(config, &metrics).await?;
+        let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
+        let ingest = accept::Listener::bind(&config.ingest)?;
+        let admin = admin::Listener::bind(&config.admin).await?;
+        // Last, so that nothing is claimed by a process that can't start.
+        let store = open_store(config, clock).await?;
+        Ok(Self::begin(config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "these are the stages; only this function joins them")]
+    fn begin(
+        config: &Config,
+        clock: Clock,
+        metrics: Metrics,
+        snapshot: Snapshot,
+        plugins: Arc<PluginHost>,
+        transport: Arc<dyn Transport>,
+        ingest: accept::Listener,
+        admin: admin::Listener,
+        store: Arc<dyn Store>,
+    ) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let limits = Limits {
+            events_in_flight_max: config.delivery.events_in_flight_max,
+            attempts_in_flight_max: config.delivery.attempts_in_flight_max,
+        };
+        let dispatcher = Arc::new(Dispatcher::new(
+            Arc::clone(&store),
+            Arc::clone(&snapshot),
+            transport,
+            plugins,
+            limits,
+            clock,
+            metrics.clone(),
+        ));
+        let (ingest_address, admin_address) = (ingest.local_addr(), admin.local_addr());
+        let grace = config.delivery.shutdown_grace;
+
+        let (stop_accepting, accepting_stopped) = watch::channel(false);
+        let intake =
+            Arc::new(accept::Intake::new(&config.ingest, &config.sources, Arc::clone(&store), metrics.clone(), clock));
+        let accepting = tokio::spawn(ingest.serve(Arc::clone(&intake), accepting_stopped, grace));
+
+        let stop_administering = CancellationToken::new();
+        let state = Arc::new(admin::State {
+            metrics: metrics.clone(),
+            not_ready: {
+                let intake = Arc::clone(&intake);
+                Box::new(move || intake.gate().closure().map(not_ready))
+            },
+            store: Arc::clone(&store),
+            snapshot: Arc::clone(&snapshot),
+            tokens: config.admin.tokens.clone(),
+        });
+        let administering = tokio::spawn(admin.serve(state, stop_administering.clone()));
+
+        let stop_dispatching = CancellationToken::new();
+        let dispatching = tokio::spawn({
+            let (dispatcher, stop) = (Arc::clone(&dispatcher), stop_dispatching.clone());
+            async move { dispatcher.run(stop, grace).await }
+        });
+        Self {
+            ingest_address,
+            admin_address,
+            store,
+            snapshot,
+            intake,
+            dispatcher,
+            metrics,
+            backlog_events_max: config.ingest.backlog_events_max,
+            shutdown_grace: grace,
+            accepting: (stop_accepting, accepting),
+            administering: (stop_administering, administering),
+            dispatching: (stop_dispatching, dispatching),
+        }
+    }
+
+    /// Where producers POST.
+    pub fn ingest_address(&self) -> SocketAddr {
+        self.ingest_address
+    }
+
+    /// Where the operator looks.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The store, for reading what became of events.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Keeps house until `stop`, then stops: no new events, what is in flight finishes, the rest is handed back.
+    ///
+    /// An error means that the store can't go on; the router stops all the same.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            error = self.keep_house() => Err(error),
+        };
+        self.intake.gate().set(accept::Closure::Draining, true);
+        tracing::info!("stopping: no new events; what is in flight has {:?} to finish", self.shutdown_grace);
+        let (accepting, dispatching) = (self.accepting, self.dispatching);
+        accepting.0.send_replace(true);
+        dispatching.0.cancel();
+        let (accepted, dispatched) = tokio::join!(accepting.1, dispatching.1);
+        if let Err(error) = accepted {
+            tracing::error!(%error, "the ingest listener ended badly");
+        }
+        match dispatched {
+            Ok(true) => tracing::info!("stopped: everything in flight has finished"),
+            Ok(false) => tracing::warn!("stopped: what did not finish in time is handed back"),
+            Err(error) => tracing::error!(%error, "the dispatcher ended badly"),
+        }
+        let closed = self.store.close().await;
+        self.administering.0.cancel();
+        if let Err(error) = self.administering.1.await {
+            tracing::error!(%error, "the admin listener ended badly");
+        }
+        ended.and(closed.map_err(Error::Store))
+    }
+
+    /// Reads figures and marks, and removes what is old. Returns only when the store can't go on.
+    async fn keep_house(&self) -> Error {
+        let mut stats = tokio::time::interval(STATS_EVERY);
+        let mut marks = tokio::time::interval(MARKS_EVERY);
+        let mut trim = tokio::time::interval(TRIM_EVERY);
+        for interval in [&mut stats, &mut marks, &mut trim] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
+        loop {
+            let done = tokio::select! {
+                _ = stats.tick() => self.read_stats().await,
+                _ = marks.tick() => self.read_marks().await,
+                _ = trim.tick() => self.trim().await,
+            };
+            match done {
+                Ok(()) => {}
+                Err(error @ (store::Error::Unusable(_) | store::Error::Closed)) => {
+                    tracing::error!(%error, "the store can't go on");
+                    return error.into();
+                }
+                Err(error) => tracing::warn!(%error, "the store did not answer"),
+            }
+        }
+    }
+
+    async fn read_stats(&self) -> Result<(), store::Error> {
+        let stats = self.store.stats().await;
+        let gate = self.intake.gate();
+        gate.set(accept::Closure::StoreAway, stats.is_err());
+        let stats = stats?;
+        self.metrics.store(&stats);
+        gate.set(accept::Closure::Backlog, stats.backlog > self.backlog_events_max);
+        Ok(())
+    }
+
+    async fn read_marks(&self) -> Result<(), store::Error> {
+        let marks = self.store.disabled_endpoints().await?;
+        let snapshot = self.snapshot.load_full();
+        for endpoint in snapshot.endpoints() {
+            let disabled = marks.iter().any(|m| *m.name == *endpoint.endpoint.name && m.target == endpoint.target);
+            if endpoint.set_disabled(disabled) && !disabled {
+                self.dispatcher.schedule_changed();
+            }
+        }
+        Ok(())
+    }
+
+    async fn trim(&self) -> Result<(), store::Error> {
+        for _ in 0..TRIM_STEPS_MAX {
+            if self.store.trim().await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `/readyz` says of a shut gate.
+fn not_ready(closure: accept::Closure) -> String {
+    match closure {
+        accept::Closure::Backlog => "the backlog is over `ingest.backlog_events_max`",
+        accept::Closure::StoreAway => "the store does not answer",
+        accept::Closure::Draining => "stopping",
+    }
+    .to_owned()
+}
+
+async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Error> {
+    let options = config.store.options.clone();
+    let redis = |target| {
+        let partitions = config.store.partitions;
+        RedisStore::open(target, RedisOptions { partitions, store: options.clone(), ..RedisOptions::default() })
+    };
+    Ok(match &config.store.url {
+        StoreUrl::File(folder) => Arc::new(EmbeddedStore::open(folder, options.clone(), clock).await?),
+        StoreUrl::Redis(url) => Arc::new(redis(RedisTarget::Single(url.clone())).await?),
+        StoreUrl::RedisCluster(urls) => Arc::new(redis(RedisTarget::Cluster(urls.clone())).await?),
+    })
+}
+
+/// Compiles routes, loads plugins and validates every subscription's config for them: everything that can refuse a config.
+async fn load(config: &Config, metrics: &Metrics) -> Result<(Snapshot, Arc<PluginHost>), Error> {
+    let mut faults = Faults { config, texts: Vec::new() };
+    let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
+        for error in errors {
+            let number = config.routes.iter().position(|route| route.name == error.route).unwrap_or_default();
+            let key = match error.fault {
+                RouteFault::Pattern { .. } => "events",
+                RouteFault::Condition(_) => "where",
+            };
+            faults.add(&format!("routes[{number}].{key}"), &error);
+        }
+        RouteTable::default()
+    });
+
+    let host = Arc::new(PluginHost::start(&config.sandbox, metrics.clone())?);
+    let mut plugins: HashMap<Arc<str>, Arc<Plugin>> = HashMap::new();
+    for spec in &config.plugins {
+        match host.load(spec).await {
+            Ok(plugin) => {
+                plugins.insert(Arc::clone(&spec.name), plugin);
+            }
+            Err(error) => faults.add(&format!("plugins.{}.path", spec.name), &error),
+        }
+    }
+
+    let mut endpoints: HashMap<Arc<str>, Arc<EndpointState>> = HashMap::new();
+    let mut consumers = Vec::new();
+    for (route_number, route) in config.routes.iter().enumerate() {
+        for (number, subscription) in route.subscriptions.iter().enumerate() {
+            let mut links = Vec::new();
+            for (place, plugin_use) in subscription.plugins.iter().enumerate() {
+                // A plugin that did not load is among the faults already.
+                let Some(plugin) = plugins.get(&plugin_use.plugin) else { continue };
+                if let Err(message) = plugin.validate_config(&plugin_use.config).await {
+                    faults.add(
+                        &format!("routes[{route_number}].subscriptions[{number}].plugins[{place}]"),
+                        &format!(
+                            "subscription `{}`: plugin `{}` refuses its config: {message}",
+                            subscription.name, plugin_use.plugin
+                        ),
+                    );
+                }
+                links.push(Link { plugin: Arc::clone(plugin), config: Arc::clone(&plugin_use.config) });
+            }
+            let endpoint = endpoints
+                .entry(Arc::clone(&subscription.endpoint.name))
+                .or_insert_with(|| EndpointState::new(Arc::clone(&subscription.endpoint)));
+            consumers.push(Consumer {
+                subscription: Arc::clone(subscription),
+                chain: (!links.is_empty()).then(|| Arc::new(Chain::new(links))),
+                endpoint: Arc::clone(endpoint),
+            });
+        }
+    }
+    if !faults.texts.is_empty() {
+        return Err(Error::Invalid(faults.texts));
+    }
+    Ok((Snapshot::new(1, routes, consumers), host))
+}
+
+/// What is wrong with a config beyond what reading it shows, each with its place.
+struct Faults<'config> {
+    config: &'config Config,
+    texts: Vec<String>,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, key: &str, fault: &dyn Display) {
+        let place = self.config.place(key).map_or_else(String::new, |place| format!("{place}: "));
+        self.texts.push(format!("{place}{fault}"));
+    }
+}

@@ -1,4 +1,93 @@
-//! Branchline: an HTTP event router.
+//! Branchline: an HTTP event router. This page is the architecture: the path, the code map, the
+//! invariants, walkthroughs, and where to change what. The outer contract (config, HTTP, command line,
+//! plugins) is told by `README.md`.
+//!
+//! # The path of an event
+//!
+//! ```text
+//!  producer ──POST──▶ accept ──▶ ╔═════════════ store ═════════════╗
+//!                                ║ events      (stream)            ║
+//!                                ║ schedule    (sorted set)        ║   Redis, or SQLite on disk
+//!                                ║ deliveries  (retry records)     ║
+//!                                ║ dead letters, outcomes          ║
+//!                                ╚══▲══════════════╤═══════════════╝
+//!                                   │  settle      │ claim
+//!                                   │              ▼
+//!                      endpoint ◀─ send ◀─ plugin ◀─ filter ◀─ dispatch
+//! ```
+//!
+//! 1. [`accept`] authenticates the request, checks the envelope, appends the event to the store, and only then answers `202`.
+//! 2. [`dispatch`] claims events in batches, and due deliveries from the schedule.
+//! 3. [`filter`] finds the subscriptions that want the event: a tree of event-type patterns, then `where`.
+//! 4. [`plugin`] runs a subscription's chain in the sandbox, a fresh instance for each call.
+//! 5. [`send`] makes one attempt and returns what happened as data.
+//! 6. [`settle`] decides, purely: delivered, retry at, or dead letter. `dispatch` hands the decision to the store, which writes it in one atomic step.
+//!
+//! An event's first attempts are made while it is claimed. A delivery is written only when it must
+//! outlive that: so a success costs one append, a share of a batched claim and a share of a batched settlement.
+//!
+//! # Code map
+//!
+//! | where | what | never |
+//! |---|---|---|
+//! | `accept/` | HTTP in → stored event | answers 2xx before the store did |
+//! | `admin/` | probes, metrics, disabled endpoints | serves producers |
+//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `gate.rs` who waits for an endpoint | holds work that the store does not hold too |
+//! | `filter/` | patterns, `where` | reads a clock or keeps state |
+//! | `plugin/` | wasmtime: load, cache, schedule, call | gives a guest anything but `host` |
+//! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
+//! | `settle/` | one pure function | does anything |
+//! | `store/` | [`store::Store`], `embedded/`, `redis/`, the records' bytes | decides anything about an event |
+//! | `config/` | files and environment → typed settings | lets a raw text past itself |
+//! | `cli/` | one file per command | |
+//! | `app.rs` | wiring; the only file that knows every stage | |
+//! | `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
+//!
+//! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
+//!
+//! # Invariants
+//!
+//! * Durable state is in the store and nowhere else. There is nothing between two stages that a crash could lose.
+//! * Whatever a process holds is claimed in the store. With Redis a claim belongs to a consumer whose
+//!   heartbeat others watch (events) or to a lease in the schedule's score (deliveries); a settlement
+//!   carries a fence, and one that comes too late is refused whole.
+//! * `webhook-id` is derived from the event and the subscription, so every attempt, redelivery and replay has the same one.
+//! * A retry sends the bytes of the first attempt. Plugins run again only if they failed.
+//! * Time is a [`clock::Clock`], chance an argument: the decision is a table test, and a delivery's 26½ hours are a test of milliseconds.
+//! * With Redis, due times are the server's: routers' clocks do not matter.
+//! * Queues, bodies, attempts, connections, plugin time and memory have limits. What can't start soon is parked in the schedule.
+//! * Deliberately absent: order per aggregate (partitions by aggregate keep it possible), exactly-once, WASI, redirects.
+//!
+//! # Walkthroughs
+//!
+//! **An event that succeeds.** `accept/intake.rs` checks the request; `Store::append` returns once it is
+//! durable (group commit with other requests); the producer reads 202. `Dispatcher::claim_events` gets
+//! the event in a batch and spawns `dispatch/event.rs`; the route table says which subscriptions want it;
+//! `advance` runs the plugins, waits for its turn at the endpoint's gate, sends, decides. One
+//! `Store::settle_event` acknowledges the event and records its outcomes, again in a batch.
+//!
+//! **An endpoint that is down for an hour.** The first attempt fails; the settlement writes a delivery
+//! with the exact bytes, due in a minute. `claim_due` moves its score forward by a lease and gives it to
+//! `dispatch/delivery.rs`, which steps again; after 1m, 5m, 30m the endpoint is back and the delivery ends.
+//! An endpoint that hangs instead fills its gate; from then on deliveries are parked at once, and nobody else waits.
+//!
+//! **A router killed mid-attempt.** Its events are still pending under its consumer name, its deliveries
+//! under their lease. Another router, or the same one started again, takes both up: with Redis when the
+//! heartbeat has been silent for ten seconds, with the embedded store at once. The attempt is repeated with the same `webhook-id`.
+//!
+//! **A first attempt that takes long.** After 250 ms its event is settled without it: the delivery is
+//! written as one that this router holds under a lease, the attempt goes on, and settles as a delivery.
+//!
+//! **A plugin that loops.** Its call ends at the deadline as a failed attempt, recorded with its kind,
+//! and follows the schedule. Calls of one plugin take a share of the sandbox's threads, so others go on.
+//!
+//! # Where to change what
+//!
+//! * A new outcome or reason: `delivery.rs`; the compiler shows every `match`.
+//! * When a retry comes: `settle/mod.rs`. Who waits for an endpoint: `dispatch/gate.rs`.
+//! * A config key: `config/`. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
+//! * What a record holds: `store/record.rs`; add keys, never change one; then walk old reader/new data and back.
+//! * The plugin contract: a new folder under `wit/`; a released one is frozen.
 
 pub mod accept; // Authenticate the request, store the event, answer 202.
 pub mod admin; // The operator's door: health, metrics.

@@ -1,3 +1,7 @@
-//! The `branchline` command.
+//! The `branchline` command: parses the command line, runs one command, turns its end into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    branchline::cli::main()
+}

@@ -1,1 +1,99 @@
-//! To be filled.
+//! The command line, one file per command. Exit codes: 0, 1 something failed, 2 wrong usage, 78 invalid config.
+
+mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
+mod demo; // Everything on one machine, nothing to install.
+mod logging; // Where logs go and what they look like.
+mod serve; // The router.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{app, config};
+
+/// The exit code for a config that can't be used (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// An HTTP event router: stores each event durably, runs WebAssembly plugins over it, delivers it until it arrives.
+#[derive(Parser)]
+#[command(name = "branchline", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the router.
+    Serve {
+        /// A TOML or JSON file, or a folder of `*.toml` files.
+        #[arg(long, short, default_value = "config", env = "BRANCHLINE_CONFIG")]
+        config: PathBuf,
+    },
+    /// See the whole job on this machine, with nothing installed: sample events, plugins, retries, a dead letter.
+    Demo(demo::Options),
+    /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
+    Bench(bench::Options),
+}
+
+/// Why a command failed. Its text is for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The config can't be used: exit code 78.
+    #[error("{0}")]
+    Config(String),
+    /// Anything else: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<config::Errors> for Error {
+    fn from(errors: config::Errors) -> Self {
+        Self::Config(errors.to_string())
+    }
+}
+
+impl From<app::Error> for Error {
+    fn from(error: app::Error) -> Self {
+        match error {
+            app::Error::Invalid(_) | app::Error::Plugin(_) => Self::Config(error.to_string()),
+            app::Error::Store(_) | app::Error::Accept(_) | app::Error::Admin(_) | app::Error::Send(_) => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream and code is which.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match arguments.command {
+        Command::Serve { config } => serve::run(&config),
+        Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("branchline: {error}");
+            ExitCode::from(match error {
+                Error::Config(_) => EXIT_CONFIG,
+                Error::Failed(_) => 1,
+            })
+        }
+    }
+}
+
+/// A tokio runtime for a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Error::Failed(format!("the runtime could not be started: {error}")))
+}

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use cel::common::ast::{EntryExpr, Expr};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt};
 use cel::common::value::{CowVal, Val};
-use cel::common::ast::{EntryExpr, Expr};
 use cel::context::VariableResolver;
 use cel::parser::Expression;
 use cel::{Context, Env, Program};
@@ -93,7 +93,9 @@ fn unknown_name<'e>(expression: &'e Expression, bound: &mut Vec<&'e str>) -> Opt
                 return Some(name);
             }
             let outer = bound.len();
-            bound.extend([Some(&c.iter_var), Some(&c.accu_var), c.iter_var2.as_ref()].into_iter().flatten().map(|v| &**v));
+            bound.extend(
+                [Some(&c.iter_var), Some(&c.accu_var), c.iter_var2.as_ref()].into_iter().flatten().map(|v| &**v),
+            );
             let unknown = [&c.loop_cond, &c.loop_step, &c.result].into_iter().find_map(|e| unknown_name(e, bound));
             bound.truncate(outer);
             unknown

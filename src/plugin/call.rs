@@ -61,7 +61,8 @@ pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str
     let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
     let (returned, _) = run(plugin, ticker, subject, |store| {
         let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
-        let (returned,) = instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?.call(store, (config,))?;
+        let (returned,) =
+            instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?.call(store, (config,))?;
         Ok(returned)
     });
     match returned {
@@ -119,7 +120,9 @@ fn fault(plugin: &Plugin, state: &CallState, error: &wasmtime::Error) -> Fault {
             let deadline = plugin.deadline.as_millis();
             Fault::new(PluginFaultKind::Deadline, format!("it ran past its deadline of {deadline} ms (`deadline`)"))
         }
-        Trap::StackOverflow => Fault::new(PluginFaultKind::Stack, "it ran out of stack: a recursion that does not end?"),
+        Trap::StackOverflow => {
+            Fault::new(PluginFaultKind::Stack, "it ran out of stack: a recursion that does not end?")
+        }
         Trap::StringOutOfBounds
         | Trap::ListOutOfBounds
         | Trap::InvalidDiscriminant

@@ -191,7 +191,8 @@ pub(super) fn ticks(deadline: Duration) -> u64 {
 }
 
 /// `(module (func (loop (br 0))) (start 0))`
-const ENDLESS_LOOP: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x08\x01\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+const ENDLESS_LOOP: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x08\x01\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
 
 /// Runs an endless loop and sees that its deadline stops it.
 ///

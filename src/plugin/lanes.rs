@@ -153,8 +153,7 @@ impl<Job> Lanes<Job> {
         let Some(took) = took else { return };
         lane.last_used = Some(now);
         let seconds = took.as_secs_f64();
-        lane.mean_seconds =
-            if lane.proven { lane.mean_seconds + (seconds - lane.mean_seconds) / 8.0 } else { seconds };
+        lane.mean_seconds = if lane.proven { lane.mean_seconds + (seconds - lane.mean_seconds) / 8.0 } else { seconds };
         lane.proven = true;
         lane.used.add(seconds, now);
         if took > LONG_CALL {

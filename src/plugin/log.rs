@@ -69,10 +69,14 @@ impl CallLog {
         let subscription = &*subject.subscription;
         for LogLine { level, message } in self.lines.iter().take(allowed) {
             match level {
-                LogLevel::Debug => tracing::debug!(target: "plugin", plugin, event.id = event, subscription, "{message}"),
+                LogLevel::Debug => {
+                    tracing::debug!(target: "plugin", plugin, event.id = event, subscription, "{message}")
+                }
                 LogLevel::Info => tracing::info!(target: "plugin", plugin, event.id = event, subscription, "{message}"),
                 LogLevel::Warn => tracing::warn!(target: "plugin", plugin, event.id = event, subscription, "{message}"),
-                LogLevel::Error => tracing::error!(target: "plugin", plugin, event.id = event, subscription, "{message}"),
+                LogLevel::Error => {
+                    tracing::error!(target: "plugin", plugin, event.id = event, subscription, "{message}")
+                }
             }
         }
         let left_out = self.left_out + left_out_before;

@@ -60,7 +60,9 @@ pub fn decide(attempt: &Attempt, schedule: &RetrySchedule, jitter: f64) -> Decis
     };
     let retries_made = attempt.number.saturating_sub(1) as usize;
     match schedule.waits.get(retries_made) {
-        Some(wait) => Decision::Retry { after: wait.mul_f64(1.0 + JITTER_SHARE * jitter.clamp(0.0, 1.0)).max(retry_after) },
+        Some(wait) => {
+            Decision::Retry { after: wait.mul_f64(1.0 + JITTER_SHARE * jitter.clamp(0.0, 1.0)).max(retry_after) }
+        }
         None => Decision::GiveUp {
             reason: DeadLetterReason::Exhausted,
             detail: format!("attempt {} of {} failed: {}", attempt.number, schedule.waits.len() + 1, describe(attempt)),

@@ -167,8 +167,8 @@ pub enum Hold {
 pub struct DeliverySettlement {
     /// The claim.
     pub claim: DeliveryClaim,
-    /// What is recorded.
-    pub outcome: OutcomeRecord,
+    /// What is recorded; nothing when it only goes on waiting as before.
+    pub outcome: Option<OutcomeRecord>,
     /// What becomes of it.
     pub next: NextState,
 }

@@ -3,10 +3,14 @@
 mod accept; // 2xx means stored; a refusal says what is wrong.
 mod bad_input; // What producers may send, and what they are told.
 mod config; // A bad config never replaces a good one, and names its file, line and key.
+mod end_to_end; // The whole job with real processes, on both stores, through `kill -9`.
+mod life; // A failing delivery's 26½ hours, on paused time.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_store; // The store in Redis: the contract.
+mod router; // What an operator relies on.
 mod send; // One attempt, whatever the receiver does.
 mod store_contract; // What every store promises; both stores run it.
 mod store_embedded; // The embedded store: the contract, and what only it promises.
 mod support; // Servers, folders and waiting, for all of them.
+mod tidy; // The tree guards itself.

@@ -79,7 +79,7 @@ async fn consume(store: Arc<dyn Store>, ledger: Arc<Ledger>) {
         if let Ok(due) = store.claim_due(64).await {
             join_all(due.claims.into_iter().map(async |claim| {
                 let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
-                let settlement = DeliverySettlement { claim, outcome, next: NextState::Ended };
+                let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
                 store.settle_delivery(settlement).await.expect("it is written at last");
             }))
             .await;
@@ -154,7 +154,7 @@ async fn lost_answers_make_no_duplicates_and_lose_nothing() {
         proxy.lose_answers(1);
         let claim = held.pop().expect("one is held");
         let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
-        let settlement = DeliverySettlement { claim, outcome, next: NextState::Ended };
+        let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
         assert_eq!(store.settle_delivery(settlement).await.expect("it is repeated"), Settled::Written(()));
     }
     eventually("the last answer is lost", PATIENCE, async || (proxy.to_lose() == 0).then_some(())).await;
@@ -264,7 +264,7 @@ async fn a_full_memory_refuses_events_while_settling_goes_on() {
     }
     for claim in claim_due_within(&store, stored.div_ceil(10), PATIENCE).await {
         let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
-        let settlement = DeliverySettlement { claim, outcome, next: NextState::Ended };
+        let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
         assert_eq!(store.settle_delivery(settlement).await.unwrap(), Settled::Written(()));
     }
     server.cli(&["config", "set", "maxmemory", "0"]);

@@ -164,7 +164,7 @@ impl Store for EmbeddedStore {
             NextState::Waits(delivery, wait) => NextRow::Waits(encode_delivery(&delivery), whole_millis(wait)),
             NextState::Dead(letter) => NextRow::Dead(encode_dead_letter(&letter)),
         };
-        let outcome = outcome::encode_lines(&[outcome]);
+        let outcome = outcome::encode_lines(outcome.as_slice());
         let fence = claim.fence;
         self.shared
             .ask(|answer| Operation::SettleDelivery(SettleDelivery { fence, outcome, next, row: None, answer }))

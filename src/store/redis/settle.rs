@@ -121,7 +121,7 @@ pub(super) async fn delivery(
         NextState::Dead(letter) => ("dead", 0, encode_dead_letter(&letter)),
     };
     let (reply, answer) = oneshot::channel();
-    let outcome = lines(std::slice::from_ref(&outcome));
+    let outcome = lines(outcome.as_slice());
     let item = DeliveryItem { member: member.clone(), fence, state, wait_ms, outcome, record, reply };
     let lane = lanes.get(partition).ok_or(Error::Closed)?;
     lane.send(Item::Delivery(item)).await.map_err(|_| Error::Closed)?;

@@ -25,7 +25,8 @@ impl Load {
         let mut tasks = JoinSet::new();
         for _ in 0..callers {
             let (host, chain, event) = (Arc::clone(&bench.host), chain(plugins), Arc::clone(event));
-            let (stop, ended, busy) = (Arc::clone(&stop), Arc::<AtomicU64>::clone(&ended), Arc::<AtomicU64>::clone(&busy));
+            let (stop, ended, busy) =
+                (Arc::clone(&stop), Arc::<AtomicU64>::clone(&ended), Arc::<AtomicU64>::clone(&busy));
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     match host.run(Arc::clone(&chain), Arc::clone(&event), "load".into()).await {
@@ -46,8 +47,10 @@ impl Load {
     }
 
     async fn until_ended(&self, count: u64) {
-        crate::support::eventually("the load runs", Duration::from_secs(60), async || (self.ended() >= count).then_some(()))
-            .await;
+        crate::support::eventually("the load runs", Duration::from_secs(60), async || {
+            (self.ended() >= count).then_some(())
+        })
+        .await;
     }
 
     async fn stop(mut self) -> u64 {

@@ -208,7 +208,7 @@ impl<F: Fixture> Run<'_, F> {
             1 => (NextState::Waits(anew.clone(), Duration::from_millis(self.random.u64(..300))), true, false),
             _ => (NextState::Ended, false, false),
         };
-        let settlement = DeliverySettlement { claim, outcome: outcome.clone(), next };
+        let settlement = DeliverySettlement { claim, outcome: Some(outcome.clone()), next };
         match self.store().settle_delivery(settlement).await.expect("the settlement succeeds") {
             Settled::Lost => {
                 assert!(since.elapsed() >= LEASE - Duration::from_millis(20), "{} was held", delivery.id);

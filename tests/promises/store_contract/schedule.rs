@@ -16,7 +16,7 @@ const LATER: Hold = Hold::Wait(Duration::from_secs(60));
 
 fn settlement(claim: DeliveryClaim, next: NextState) -> DeliverySettlement {
     let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
-    DeliverySettlement { claim, outcome, next }
+    DeliverySettlement { claim, outcome: Some(outcome), next }
 }
 
 async fn settle_claimed(store: &Arc<dyn Store>, claim: DeliveryClaim, next: NextState) {

@@ -1,11 +1,16 @@
 //! Servers, folders and waiting. Everything started here is stopped when it is dropped.
 
+pub mod components; // Plugins written as text.
 pub mod door; // The ingest listener, and a client that sends raw bytes.
 pub mod fault_proxy; // A proxy that loses answers.
+pub mod receiver; // An endpoint that remembers and answers as it is told.
 pub mod redis_server; // A real Redis, alone or as a Cluster.
-pub mod components; // Plugins written as text.
+pub mod router; // The real program, as a process.
 
 use std::time::{Duration, Instant};
+
+/// The signing secret in the tests' configs.
+pub const SECRET: &str = "whsec_dGVzdC10ZXN0LXRlc3QtdGVzdC10ZXN0LXRlc3Q=";
 
 /// Calls `probe` until it gives a value, and fails the test after `limit`.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {

@@ -23,7 +23,7 @@ for n = 1, #KEYS - 4 do
       redis.call('ZREM', KEYS[2], member)
       redis.call('UNLINK', KEYS[4 + n])
     end
-    outcomes[#outcomes + 1] = ARGV[at + 4]
+    if ARGV[at + 4] ~= '' then outcomes[#outcomes + 1] = ARGV[at + 4] end
     written[n] = '1'
   else
     written[n] = '0'

@@ -1,0 +1,32 @@
+//! Where logs go (standard error) and what they look like: text on a terminal, a JSON object a line otherwise.
+//!
+//! A thread of its own writes them: no stage ever waits for a log, and what the disk or terminal can't take is dropped, never piled up.
+
+use std::io::IsTerminal;
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+
+use super::Error;
+use crate::config::{Log, LogFormat};
+
+/// Starts logging. What is in the queue is written when the guard is dropped.
+pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
+    let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
+        Error::Config(format!("`log.level` is not a filter such as `info` or `branchline=debug,info`: {error}"))
+    })?;
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let is_terminal = std::io::stderr().is_terminal();
+    let as_text = match settings.format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    if as_text {
+        builder.with_ansi(is_terminal).with_target(false).init();
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+    Ok(guard)
+}

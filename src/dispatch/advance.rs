@@ -1,0 +1,311 @@
+//! One step of a delivery: run its plugins, wait for its turn, make an attempt, decide.
+//!
+//! Both an event's first attempts and the schedule's later ones go this way; they differ only in how
+//! the conclusion is written.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Context;
+use super::gate::Admission;
+use super::snapshot::{Consumer, EndpointState};
+use crate::clock::Timestamp;
+use crate::delivery::{
+    Attempt, AttemptResult, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord,
+    Request, Waiting, Work,
+};
+use crate::event::Event;
+use crate::plugin::ChainEnd;
+use crate::send::body_for;
+use crate::settle::{self, Decision};
+use crate::store::DisabledEndpoint;
+
+/// How long a delivery is parked when the router itself, and not its endpoint, is at a limit.
+const BUSY_PARK: Duration = Duration::from_secs(1);
+
+/// How long a delivery to a disabled endpoint waits before it is looked at again. Enabling the endpoint makes it due at once.
+const DISABLED_PARK: Duration = Duration::from_secs(300);
+
+/// What a delivery is, apart from its state.
+#[derive(Clone)]
+pub(super) struct Duty {
+    pub id: DeliveryId,
+    pub event: EventHead,
+    pub consumer: Arc<Consumer>,
+}
+
+/// What a step came to.
+pub(super) struct Conclusion {
+    pub outcome: Outcome,
+    /// All attempts so far, this step's included.
+    pub attempts: Vec<Attempt>,
+    pub rest: Rest,
+}
+
+/// What is left of the delivery.
+pub(super) enum Rest {
+    /// Nothing.
+    Ended,
+    /// This work, after this long.
+    Waits(Work, Duration),
+    /// A dead letter.
+    Dead(Work, DeadLetterReason, String),
+}
+
+impl Duty {
+    /// The record of what became of the delivery.
+    pub fn record(&self, outcome: Outcome, attempts: Vec<Attempt>, at: Timestamp) -> OutcomeRecord {
+        OutcomeRecord {
+            event_id: self.event.id.clone(),
+            position: self.event.position,
+            subscription: Some(Arc::clone(&self.consumer.subscription.name)),
+            outcome: Some(outcome),
+            attempts,
+            at,
+        }
+    }
+
+    /// The delivery as the schedule holds it.
+    pub fn delivery(&self, attempts: Vec<Attempt>, work: Work) -> Delivery {
+        let subscription = Arc::clone(&self.consumer.subscription.name);
+        Delivery { id: self.id.clone(), event: self.event.clone(), subscription, attempts, work }
+    }
+
+    /// The delivery as a dead letter.
+    pub fn dead_letter(
+        &self,
+        attempts: Vec<Attempt>,
+        work: Work,
+        reason: DeadLetterReason,
+        detail: String,
+        at: Timestamp,
+    ) -> DeadLetter {
+        DeadLetter { delivery: self.delivery(attempts, work), reason, detail, at }
+    }
+}
+
+/// How far a step is: asked by the event it belongs to, when that has waited long enough.
+pub(super) struct Progress(Mutex<Stage>);
+
+#[derive(Clone)]
+enum Stage {
+    /// Nothing is on the wire: the work can be parked as it is.
+    Before(Work),
+    /// The request is under way.
+    Sending(Arc<Request>),
+    /// The event has taken the work away; nothing may be sent any more.
+    Taken,
+}
+
+/// What an event finds when it asks.
+pub(super) enum Taken {
+    /// Nothing was sent; the step will end without sending.
+    Parked(Work),
+    /// The request is under way; the step goes on.
+    Detached(Arc<Request>),
+}
+
+impl Progress {
+    pub fn new(work: Work) -> Self {
+        Self(Mutex::new(Stage::Before(work)))
+    }
+
+    fn stage(&self) -> std::sync::MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_request(&self, request: &Arc<Request>) {
+        let mut stage = self.stage();
+        if let Stage::Before(work) = &mut *stage {
+            *work = Work::Send(Arc::clone(request));
+        }
+    }
+
+    /// False when the event has taken the work away.
+    fn begin_sending(&self, request: &Arc<Request>) -> bool {
+        let mut stage = self.stage();
+        let mine = matches!(*stage, Stage::Before(_));
+        if mine {
+            *stage = Stage::Sending(Arc::clone(request));
+        }
+        mine
+    }
+
+    /// Takes the work from a step that is not yet sending, or leaves it to one that is.
+    pub fn take(&self) -> Taken {
+        let mut stage = self.stage();
+        match std::mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Before(work) => Taken::Parked(work),
+            Stage::Sending(request) => {
+                *stage = Stage::Sending(Arc::clone(&request));
+                Taken::Detached(request)
+            }
+            Stage::Taken => unreachable!("an event asks each of its steps once"),
+        }
+    }
+}
+
+/// Makes one step. `None` when the event took the work away before anything was sent.
+pub(super) async fn advance(
+    context: &Context,
+    duty: &Duty,
+    attempts: Vec<Attempt>,
+    work: Work,
+    progress: Option<&Progress>,
+) -> Option<Conclusion> {
+    let number = attempts.last().map_or(1, |last| last.number + 1);
+    let request = match work {
+        Work::Send(request) => request,
+        Work::Run(event) => match run_plugins(context, duty, event, number).await {
+            Ok(request) => request,
+            Err(PluginEnd::Concluded(outcome, rest)) => return Some(Conclusion { outcome, attempts, rest }),
+            Err(PluginEnd::Failed(event, attempt)) => {
+                log_attempt(duty, &attempt);
+                return Some(conclude(context, duty, attempts, attempt, Work::Run(event)).await);
+            }
+        },
+    };
+    if let Some(progress) = progress {
+        progress.has_request(&request);
+    }
+    let endpoint = &duty.consumer.endpoint;
+    let parked = |attempts, after, why| {
+        let outcome = Outcome::Scheduled { next: context.clock.now().plus(after), why };
+        Some(Conclusion { outcome, attempts, rest: Rest::Waits(Work::Send(Arc::clone(&request)), after) })
+    };
+    if endpoint.is_disabled() {
+        return parked(attempts, with_jitter(DISABLED_PARK), Waiting::Disabled);
+    }
+    let turn = match endpoint.gate.admit().await {
+        Admission::Start(turn) => turn,
+        Admission::Park(after) => return parked(attempts, after, Waiting::Parked),
+    };
+    let Ok(_under_way) = context.attempts.try_acquire() else {
+        return parked(attempts, with_jitter(BUSY_PARK), Waiting::Parked);
+    };
+    if progress.is_some_and(|progress| !progress.begin_sending(&request)) {
+        return None;
+    }
+    let subscription = &duty.consumer.subscription.name;
+    let attempt =
+        context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
+    drop(turn);
+    log_attempt(duty, &attempt);
+    Some(conclude(context, duty, attempts, attempt, Work::Send(request)).await)
+}
+
+/// Why there is no request to send.
+enum PluginEnd {
+    Concluded(Outcome, Rest),
+    Failed(Arc<Event>, Attempt),
+}
+
+async fn run_plugins(
+    context: &Context,
+    duty: &Duty,
+    event: Arc<Event>,
+    number: u32,
+) -> Result<Arc<Request>, PluginEnd> {
+    let format = duty.consumer.endpoint.endpoint.format;
+    let Some(chain) = &duty.consumer.chain else {
+        return Ok(Arc::new(body_for(&event, format)));
+    };
+    let at = context.clock.now();
+    let subscription = Arc::clone(&duty.consumer.subscription.name);
+    match context.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await {
+        ChainEnd::Event { event, .. } => Ok(Arc::new(body_for(&event, format))),
+        ChainEnd::Send(request) => Ok(Arc::new(request)),
+        ChainEnd::Dropped { plugin, reason } => {
+            Err(PluginEnd::Concluded(Outcome::Dropped { plugin: plugin.to_string(), reason }, Rest::Ended))
+        }
+        ChainEnd::DeadLetter { plugin, reason } => {
+            let detail = format!("plugin `{plugin}`: {reason}");
+            let outcome = Outcome::DeadLetter { reason: DeadLetterReason::Plugin, detail: detail.clone() };
+            Err(PluginEnd::Concluded(outcome, Rest::Dead(Work::Run(event), DeadLetterReason::Plugin, detail)))
+        }
+        ChainEnd::Busy => {
+            let after = with_jitter(BUSY_PARK);
+            let outcome = Outcome::Scheduled { next: at.plus(after), why: Waiting::Parked };
+            Err(PluginEnd::Concluded(outcome, Rest::Waits(Work::Run(event), after)))
+        }
+        ChainEnd::Fault { plugin, kind, detail, retryable } => {
+            let result = AttemptResult::PluginFailed { plugin: plugin.to_string(), error: kind, detail, retryable };
+            let duration = context.clock.now().since(at);
+            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            Err(PluginEnd::Failed(event, Attempt { number, at, duration_ms, result, answer: None }))
+        }
+    }
+}
+
+async fn conclude(
+    context: &Context,
+    duty: &Duty,
+    mut attempts: Vec<Attempt>,
+    attempt: Attempt,
+    work: Work,
+) -> Conclusion {
+    let now = context.clock.now();
+    let decision = settle::decide(&attempt, &duty.consumer.subscription.retry, fastrand::f64());
+    attempts.push(attempt);
+    match decision {
+        Decision::Delivered => {
+            context.metrics.delivered(now.since(duty.event.accepted_at));
+            Conclusion { outcome: Outcome::Delivered, attempts, rest: Rest::Ended }
+        }
+        Decision::Retry { after } => {
+            let outcome = Outcome::Scheduled { next: now.plus(after), why: Waiting::Retry };
+            Conclusion { outcome, attempts, rest: Rest::Waits(work, after) }
+        }
+        Decision::GiveUp { reason, detail, disable_endpoint } => {
+            if disable_endpoint {
+                disable(context, &duty.consumer.endpoint, &detail).await;
+            }
+            let outcome = Outcome::DeadLetter { reason, detail: detail.clone() };
+            Conclusion { outcome, attempts, rest: Rest::Dead(work, reason, detail) }
+        }
+    }
+}
+
+async fn disable(context: &Context, endpoint: &EndpointState, reason: &str) {
+    if endpoint.set_disabled(true) {
+        return;
+    }
+    let name = endpoint.endpoint.name.to_string();
+    tracing::warn!(endpoint = %name, reason, "endpoint disabled; its deliveries wait until it is enabled or gets another URL");
+    let mark =
+        DisabledEndpoint { name, target: endpoint.target.clone(), reason: reason.to_owned(), at: context.clock.now() };
+    if let Err(error) = context.store.disable_endpoint(mark).await {
+        // The next 410 tries again; until then the mark holds in this process only.
+        endpoint.set_disabled(false);
+        tracing::error!(%error, endpoint = %endpoint.endpoint.name, "the endpoint could not be marked as disabled");
+    }
+}
+
+fn with_jitter(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + settle::JITTER_SHARE * fastrand::f64())
+}
+
+/// One line per attempt: its message reads alone, its fields are the same everywhere. Never a body, never a secret.
+fn log_attempt(duty: &Duty, attempt: &Attempt) {
+    let (event, subscription) = (&duty.event, &duty.consumer.subscription.name);
+    let endpoint = &duty.consumer.endpoint.endpoint.name;
+    let (number, duration_ms) = (attempt.number, attempt.duration_ms);
+    match &attempt.result {
+        AttemptResult::Answered { status: status @ 200..=299, .. } => tracing::info!(
+            event.id = %event.id, event.type = %event.event_type, %subscription, %endpoint, attempt = number,
+            http.status = status, duration_ms, "delivered"
+        ),
+        AttemptResult::Answered { status, .. } => tracing::warn!(
+            event.id = %event.id, event.type = %event.event_type, %subscription, %endpoint, attempt = number,
+            http.status = status, duration_ms, "attempt failed: the endpoint answered {status}"
+        ),
+        AttemptResult::Failed { error, detail } => tracing::warn!(
+            event.id = %event.id, event.type = %event.event_type, %subscription, %endpoint, attempt = number,
+            error = error.as_str(), duration_ms, "attempt failed: {detail}"
+        ),
+        AttemptResult::PluginFailed { plugin, error, detail, .. } => tracing::warn!(
+            event.id = %event.id, event.type = %event.event_type, %subscription, %endpoint, attempt = number,
+            plugin, error = error.as_str(), duration_ms, "attempt failed in plugin `{plugin}`: {detail}"
+        ),
+    }
+}

@@ -1,0 +1,85 @@
+//! A delivery out of the schedule: one more step, and its settlement under the lease.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Context;
+use super::advance::{Conclusion, Duty, Rest, advance};
+use crate::delivery::{DeadLetter, DeadLetterReason, Outcome, OutcomeRecord, Waiting};
+use crate::store::{DeliveryClaim, DeliverySettlement, NextState, Settled};
+
+/// Takes a claimed delivery one step on.
+pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: OwnedSemaphorePermit) {
+    let snapshot = context.snapshot.load_full();
+    let Some(consumer) = snapshot.consumer(&claim.delivery.subscription).map(Arc::clone) else {
+        return bury_orphan(&context, claim).await;
+    };
+    drop(snapshot);
+    let (delivery, attempts) = (&claim.delivery, claim.delivery.attempts.clone());
+    let duty = Duty { id: delivery.id.clone(), event: delivery.event.clone(), consumer };
+    let work = delivery.work.clone();
+    let Some(conclusion) = advance(&context, &duty, attempts, work, None).await else {
+        unreachable!("only an event takes work away");
+    };
+    settle(&context, &duty, claim, conclusion).await;
+    drop(slot);
+}
+
+/// Writes what a step came to.
+pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim, conclusion: Conclusion) {
+    let Conclusion { outcome, attempts, rest } = conclusion;
+    let at = context.clock.now();
+    let next = match rest {
+        Rest::Ended => NextState::Ended,
+        Rest::Waits(work, after) => NextState::Waits(duty.delivery(attempts.clone(), work), after),
+        Rest::Dead(work, reason, detail) => {
+            NextState::Dead(duty.dead_letter(attempts.clone(), work, reason, detail, at))
+        }
+    };
+    // A delivery that is still parked was parked before: saying so each time would bury what happened.
+    let is_news = !matches!(outcome, Outcome::Scheduled { why: Waiting::Parked | Waiting::Disabled, .. });
+    if is_news {
+        context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+    }
+    let outcome = is_news.then(|| duty.record(outcome, attempts, at));
+    write(context, DeliverySettlement { claim, outcome, next }).await;
+}
+
+/// A delivery whose subscription is no longer in the config can't be sent; it is kept as a dead letter.
+async fn bury_orphan(context: &Context, claim: DeliveryClaim) {
+    let at = context.clock.now();
+    let delivery = claim.delivery.clone();
+    let (reason, detail) = (DeadLetterReason::SubscriptionRemoved, "the config has no such subscription".to_owned());
+    tracing::warn!(
+        event.id = %delivery.event.id, subscription = %delivery.subscription,
+        "given up: the config has no such subscription"
+    );
+    let outcome = OutcomeRecord {
+        event_id: delivery.event.id.clone(),
+        position: delivery.event.position,
+        subscription: Some(Arc::clone(&delivery.subscription)),
+        outcome: Some(Outcome::DeadLetter { reason, detail: detail.clone() }),
+        attempts: delivery.attempts.clone(),
+        at,
+    };
+    let next = NextState::Dead(DeadLetter { delivery, reason, detail, at });
+    write(context, DeliverySettlement { claim, outcome: Some(outcome), next }).await;
+}
+
+async fn write(context: &Context, settlement: DeliverySettlement) {
+    let id = settlement.claim.delivery.id.clone();
+    let returns_in = match &settlement.next {
+        NextState::Waits(_, after) => Some(*after),
+        NextState::Ended | NextState::Dead(_) => None,
+    };
+    match context.store.settle_delivery(settlement).await {
+        Ok(Settled::Written(())) => context.scheduled_in(returns_in),
+        Ok(Settled::Lost) => {
+            tracing::warn!(delivery = %id, "the delivery's lease had ended; another router has it");
+        }
+        Err(error) => {
+            tracing::error!(delivery = %id, %error, "the delivery could not be settled; it falls due again after its lease");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! An event's first attempts, made while it is claimed; then one atomic step that acknowledges it.
+//!
+//! What is not over after [`DETACH_AFTER`] is written as a delivery: one that is on the wire goes on
+//! under the schedule's lease, one that has not begun is parked. So a slow endpoint holds nobody up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::advance::{Conclusion, Duty, Progress, Rest, Taken, advance};
+use super::{Context, delivery};
+use crate::clock::Timestamp;
+use crate::delivery::{DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
+use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDelivery, Settled};
+
+/// How long an event waits for its first attempts (design.md).
+pub const DETACH_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a delivery that the router could not begin in time is parked.
+const LATE_PARK: Duration = Duration::from_millis(500);
+
+/// Walks a claimed event to its settlement, and what was detached from it to its own.
+pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSemaphorePermit) {
+    let deadline = Instant::now() + DETACH_AFTER;
+    let event = Arc::clone(&claim.event);
+    let head = EventHead::of(&event, claim.position);
+    let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+
+    let snapshot = context.snapshot.load_full();
+    let mut duties: Vec<(Duty, Progress)> = Vec::new();
+    for found in snapshot.routes.matches(&event) {
+        let consumer = snapshot
+            .consumer(&found.subscription.name)
+            .expect("a snapshot is made with a consumer for each subscription of its routes");
+        let id = DeliveryId::derive(&event, &consumer.subscription.name);
+        let duty = Duty { id, event: head.clone(), consumer: Arc::clone(consumer) };
+        match found.filtered {
+            Some(reason) => {
+                let outcome = Outcome::Filtered { reason: reason.to_string() };
+                end.outcomes.push(duty.record(outcome, vec![], end.at));
+            }
+            None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
+        }
+    }
+    drop(snapshot);
+
+    let mut open = vec![true; duties.len()];
+    let mut steps = FuturesUnordered::new();
+    for (number, (duty, progress)) in duties.iter().enumerate() {
+        let (context, event) = (&context, Arc::clone(&event));
+        steps.push(async move { (number, advance(context, duty, vec![], Work::Run(event), Some(progress)).await) });
+    }
+    let late = tokio::time::sleep_until(deadline);
+    tokio::pin!(late);
+    loop {
+        tokio::select! {
+            biased;
+            step = steps.next() => match step {
+                None => break,
+                Some((number, conclusion)) => {
+                    open[number] = false;
+                    let conclusion = conclusion.expect("the work is only taken away below");
+                    end.add(&context, &duties[number].0, conclusion);
+                }
+            },
+            () = &mut late => break,
+        }
+    }
+
+    let detached = end.take_open(&context, &duties, &open);
+    if duties.is_empty() && end.outcomes.is_empty() {
+        end.outcomes.push(unmatched(&head, end.at));
+    }
+    let soonest = end.soonest_return();
+    let event_id = head.id.clone();
+    let claims = match context.store.settle_event(end.settlement(claim)).await {
+        Ok(Settled::Written(claims)) => claims,
+        Ok(Settled::Lost) => {
+            tracing::warn!(event.id = %event_id, "another router has taken the event over; it settles it");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(event.id = %event_id, %error, "the event could not be settled; it will be claimed again");
+            return;
+        }
+    };
+    context.scheduled_in(soonest);
+    drop(slot);
+
+    // What is on the wire goes on without the event.
+    let mut claims: Vec<(usize, Option<DeliveryClaim>)> =
+        detached.into_iter().zip(claims.into_iter().map(Some)).collect();
+    while !claims.is_empty() {
+        let Some((number, conclusion)) = steps.next().await else { break };
+        let Some(conclusion) = conclusion else { continue };
+        let held = claims.iter_mut().find(|(detached, _)| *detached == number).and_then(|(_, claim)| claim.take());
+        claims.retain(|(_, claim)| claim.is_some());
+        if let Some(claim) = held {
+            delivery::settle(&context, &duties[number].0, claim, conclusion).await;
+        }
+    }
+}
+
+/// The record of an event that no subscription wanted: it must be seen that it came and went.
+fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
+    OutcomeRecord {
+        event_id: head.id.clone(),
+        position: head.position,
+        subscription: None,
+        outcome: None,
+        attempts: vec![],
+        at,
+    }
+}
+
+/// What is to be written when the event is acknowledged.
+struct EventEnd {
+    at: Timestamp,
+    outcomes: Vec<OutcomeRecord>,
+    scheduled: Vec<ScheduledDelivery>,
+    dead_letters: Vec<crate::delivery::DeadLetter>,
+}
+
+impl EventEnd {
+    fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
+        let Conclusion { outcome, attempts, rest } = conclusion;
+        self.at = context.clock.now();
+        match rest {
+            Rest::Ended => {}
+            Rest::Waits(work, after) => {
+                let delivery = duty.delivery(attempts.clone(), work);
+                self.scheduled.push(ScheduledDelivery { delivery, hold: Hold::Wait(after) });
+            }
+            Rest::Dead(work, reason, detail) => {
+                self.dead_letters.push(duty.dead_letter(attempts.clone(), work, reason, detail, self.at));
+            }
+        }
+        context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+        self.outcomes.push(duty.record(outcome, attempts, self.at));
+    }
+
+    /// Parks what has not begun and detaches what is on the wire; returns the numbers of the latter, in the order of their claims.
+    fn take_open(&mut self, context: &Context, duties: &[(Duty, Progress)], open: &[bool]) -> Vec<usize> {
+        let mut detached = Vec::new();
+        for (number, (duty, progress)) in duties.iter().enumerate().filter(|(number, _)| open[*number]) {
+            match progress.take() {
+                Taken::Parked(work) => {
+                    let outcome = Outcome::Scheduled { next: self.at.plus(LATE_PARK), why: Waiting::Parked };
+                    let conclusion = Conclusion { outcome, attempts: vec![], rest: Rest::Waits(work, LATE_PARK) };
+                    self.add(context, duty, conclusion);
+                }
+                Taken::Detached(request) => {
+                    let delivery = duty.delivery(vec![], Work::Send(request));
+                    self.scheduled.push(ScheduledDelivery { delivery, hold: Hold::Claimed });
+                    let outcome = Outcome::Scheduled { next: self.at, why: Waiting::Detached };
+                    self.outcomes.push(duty.record(outcome, vec![], self.at));
+                    detached.push(number);
+                }
+            }
+        }
+        detached
+    }
+
+    /// When the first of the deliveries written here falls due.
+    fn soonest_return(&self) -> Option<Duration> {
+        let waits = self.scheduled.iter().filter_map(|scheduled| match scheduled.hold {
+            Hold::Wait(after) => Some(after),
+            Hold::Claimed => None,
+        });
+        waits.min()
+    }
+
+    fn settlement(self, claim: EventClaim) -> EventSettlement {
+        let Self { outcomes, scheduled, dead_letters, .. } = self;
+        EventSettlement { claim, outcomes, scheduled, dead_letters }
+    }
+}

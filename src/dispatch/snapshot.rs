@@ -1,0 +1,93 @@
+//! What one event is walked by: routes, plugin chains and endpoints of one generation of the config, never a mixture of two.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::gate::Gate;
+use crate::endpoint::Endpoint;
+use crate::filter::RouteTable;
+use crate::plugin::Chain;
+use crate::route::Subscription;
+
+/// One generation of the config, ready to use.
+#[derive(Default)]
+pub struct Snapshot {
+    /// Counts the generations of this process, from 1.
+    pub generation: u64,
+    /// Which subscriptions want an event.
+    pub routes: RouteTable,
+    consumers: HashMap<Arc<str>, Arc<Consumer>>,
+    endpoints: HashMap<Arc<str>, Arc<EndpointState>>,
+}
+
+/// A subscription with what its deliveries need.
+pub struct Consumer {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// Its plugins; `None` when it has none.
+    pub chain: Option<Arc<Chain>>,
+    /// Its endpoint.
+    pub endpoint: Arc<EndpointState>,
+}
+
+/// An endpoint and what the router knows of it. It outlives a reload that leaves the endpoint as it was.
+pub struct EndpointState {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// How many attempts may be under way.
+    pub gate: Arc<Gate>,
+    /// A digest of its URL, by which it is known to be the same one that was disabled.
+    pub target: String,
+    disabled: AtomicBool,
+}
+
+impl EndpointState {
+    /// A fresh state.
+    pub fn new(endpoint: Arc<Endpoint>) -> Arc<Self> {
+        let digest = Sha256::digest(endpoint.url.expose().expose());
+        let target = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Arc::new(Self { gate: Gate::new(endpoint.max_in_flight), endpoint, target, disabled: AtomicBool::new(false) })
+    }
+
+    /// Whether its deliveries are held.
+    pub fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether its deliveries are held; returns whether they were before.
+    pub fn set_disabled(&self, disabled: bool) -> bool {
+        self.disabled.swap(disabled, Ordering::Relaxed)
+    }
+}
+
+impl Snapshot {
+    /// Puts a generation together. `consumers` has one entry for each subscription of `routes`.
+    pub fn new(generation: u64, routes: RouteTable, consumers: Vec<Consumer>) -> Self {
+        let consumers: HashMap<_, _> =
+            consumers.into_iter().map(|c| (Arc::clone(&c.subscription.name), Arc::new(c))).collect();
+        let endpoints = consumers
+            .values()
+            .map(|consumer| (Arc::clone(&consumer.endpoint.endpoint.name), Arc::clone(&consumer.endpoint)))
+            .collect();
+        Self { generation, routes, consumers, endpoints }
+    }
+
+    /// The consumer of a subscription, if the config (still) has it.
+    pub fn consumer(&self, subscription: &str) -> Option<&Arc<Consumer>> {
+        self.consumers.get(subscription)
+    }
+
+    /// The endpoints that subscriptions use.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        self.endpoints.values()
+    }
+
+    /// The names of the subscriptions that deliver to an endpoint.
+    pub fn subscriptions_of(&self, endpoint: &str) -> Vec<Arc<str>> {
+        let of_endpoint = self.consumers.values().filter(|consumer| *consumer.endpoint.endpoint.name == *endpoint);
+        of_endpoint.map(|consumer| Arc::clone(&consumer.subscription.name)).collect()
+    }
+}

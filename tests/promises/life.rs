@@ -1,0 +1,178 @@
+//! The whole life of a delivery that keeps failing, on paused time: the real dispatcher and store, a scripted transport.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use branchline::clock::{Clock, Timestamp};
+use branchline::config::Sandbox;
+use branchline::delivery::{Attempt, AttemptResult, DeadLetterReason, DeliveryId, EventHead, Outcome, Request};
+use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
+use branchline::endpoint::{BodyFormat, Endpoint, EndpointUrl};
+use branchline::event::Event;
+use branchline::filter::RouteTable;
+use branchline::metrics::Metrics;
+use branchline::plugin::PluginHost;
+use branchline::route::{RetrySchedule, Route, Subscription};
+use branchline::store::embedded::EmbeddedStore;
+use branchline::store::{Store, StoreOptions};
+use tokio_util::sync::CancellationToken;
+
+/// Answers from a list, the last one for ever, and remembers when it was asked and what it was given.
+struct Script {
+    clock: Clock,
+    answers: Vec<AttemptResult>,
+    requests: Mutex<Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>>,
+}
+
+#[async_trait]
+impl Transport for Script {
+    async fn attempt(
+        &self,
+        _endpoint: &Endpoint,
+        delivery: &DeliveryId,
+        _event: &EventHead,
+        _subscription: &str,
+        number: u32,
+        request: &Request,
+    ) -> Attempt {
+        let at = self.clock.now();
+        let mut requests = self.requests.lock().unwrap();
+        let result = self.answers[requests.len().min(self.answers.len() - 1)].clone();
+        requests.push((at, number, delivery.clone(), request.body.clone()));
+        Attempt { number, at, duration_ms: 1, result, answer: None }
+    }
+}
+
+fn answered(status: u16, retry_after: Option<Duration>) -> AttemptResult {
+    let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap());
+    AttemptResult::Answered { status, retry_after_ms }
+}
+
+/// Runs one event against the script until it has its final outcome. Returns the requests and the outcome.
+async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Outcome) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::starting_at(Timestamp::from_millis(1_736_937_000_000));
+    let store: Arc<dyn Store> =
+        Arc::new(EmbeddedStore::open(folder.path(), StoreOptions::default(), clock).await.unwrap());
+    let endpoint = Arc::new(Endpoint {
+        name: "endpoint".into(),
+        url: EndpointUrl::parse("https://endpoint.example/").unwrap(),
+        signing_keys: vec![],
+        timeout: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(3),
+        max_in_flight: 4,
+        headers: vec![],
+        format: BodyFormat::Envelope,
+        retry: None,
+    });
+    let subscription = Arc::new(Subscription {
+        name: "subscription".into(),
+        route: "route".into(),
+        endpoint: Arc::clone(&endpoint),
+        plugins: vec![],
+        retry: RetrySchedule::default(),
+    });
+    let routes = RouteTable::compile(&[Route {
+        name: "route".into(),
+        sources: vec![],
+        patterns: vec!["**".into()],
+        condition: None,
+        subscriptions: vec![Arc::clone(&subscription)],
+    }])
+    .unwrap();
+    let consumer = Consumer { subscription, chain: None, endpoint: EndpointState::new(endpoint) };
+    let snapshot = Snapshot::new(1, routes, vec![consumer]);
+    let script = Arc::new(Script { clock, answers, requests: Mutex::default() });
+    let metrics = Metrics::default();
+    let plugins = Arc::new(PluginHost::start(&Sandbox { threads: 1, cache: None }, metrics.clone()).unwrap());
+    let dispatcher = Dispatcher::new(
+        Arc::clone(&store),
+        Arc::new(ArcSwap::from_pointee(snapshot)),
+        Arc::clone(&script) as Arc<dyn Transport>,
+        plugins,
+        Limits { events_in_flight_max: 16, attempts_in_flight_max: 16 },
+        clock,
+        metrics,
+    );
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { dispatcher.run(stop, Duration::from_secs(5)).await }
+    });
+    let event = Event {
+        id: "evt_1".into(),
+        source: "app".into(),
+        event_type: "order.created".into(),
+        aggregate_type: String::new(),
+        aggregate_id: String::new(),
+        occurred_at: "2025-01-15T10:30:00Z".into(),
+        accepted_at: clock.now(),
+        payload: r#"{"amount":1}"#.into(),
+        metadata: "{}".into(),
+        traceparent: String::new(),
+    };
+    store.append(vec![event]).await.unwrap();
+    let outcome = final_outcome(&*store).await;
+    stop.cancel();
+    assert!(running.await.unwrap(), "the dispatcher finishes what is in flight");
+    store.close().await.unwrap();
+    (script.requests.lock().unwrap().clone(), outcome)
+}
+
+/// Waits on paused time: an hour of it passes in no time.
+async fn final_outcome(store: &dyn Store) -> Outcome {
+    for _ in 0..2_000 {
+        let (records, _) = store.outcomes(None, 100).await.unwrap();
+        if let Some(outcome) = records.into_iter().filter_map(|record| record.outcome).find(Outcome::is_final) {
+            return outcome;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    panic!("no final outcome after a day and a third");
+}
+
+/// The waits between attempts, in seconds.
+fn gaps(requests: &[(Timestamp, u32, DeliveryId, bytes::Bytes)]) -> Vec<f64> {
+    requests.windows(2).map(|pair| pair[1].0.since(pair[0].0).as_secs_f64()).collect()
+}
+
+/// A wait is never shorter than the schedule's, and at most the jitter and one look at the schedule longer.
+fn assert_waits(gaps: &[f64], schedule: &[f64]) {
+    assert_eq!(gaps.len(), schedule.len(), "{gaps:?}");
+    for (gap, wait) in gaps.iter().zip(schedule) {
+        assert!(*gap >= *wait && *gap <= wait * 1.1 + 3.0, "waited {gap} s where the schedule says {wait} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_keeps_failing_is_tried_six_times_over_26_and_a_half_hours_then_becomes_a_dead_letter() {
+    let began = std::time::Instant::now();
+    let (requests, outcome) = live(vec![answered(500, None)]).await;
+    assert_waits(&gaps(&requests), &[60.0, 300.0, 1_800.0, 7_200.0, 86_400.0]);
+    assert_eq!(requests.iter().map(|request| request.1).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert!(requests.iter().all(|request| request.2 == requests[0].2), "every attempt has the same webhook-id");
+    assert!(requests.iter().all(|request| request.3 == requests[0].3), "every attempt sends the same bytes");
+    assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Exhausted, .. }), "{outcome:?}");
+    println!("26.5 hours took {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_lengthens_a_wait_and_an_endpoint_that_recovers_gets_its_delivery() {
+    let answers = vec![
+        answered(429, Some(Duration::from_secs(600))),
+        answered(503, Some(Duration::from_secs(1))),
+        answered(200, None),
+    ];
+    let (requests, outcome) = live(answers).await;
+    assert_waits(&gaps(&requests), &[600.0, 300.0]);
+    assert_eq!(outcome, Outcome::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_gives_up_at_once() {
+    let (requests, outcome) = live(vec![answered(410, None)]).await;
+    assert_eq!(requests.len(), 1);
+    assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Gone, .. }), "{outcome:?}");
+}

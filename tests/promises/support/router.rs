@@ -1,0 +1,169 @@
+//! The real `branchline serve`, as a process: started, signalled, killed; and producers that talk to it.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually;
+
+/// The bearer key in the tests' configs.
+pub const KEY: &str = "test-key-0123456789";
+
+/// How long a router may take to be ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A router process with its config in a temporary folder.
+pub struct RouterProcess {
+    pub ingest: u16,
+    pub admin: u16,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl RouterProcess {
+    /// Writes the config: `rest` after listeners, store and one source `app` at `/v1/events`. `{folder}` in `store` is the temporary folder.
+    pub fn new(store: &str, rest: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (ingest, admin) = (free_port(), free_port());
+        let store = store.replace("{folder}", folder.path().to_str().unwrap());
+        let text = format!(
+            r#"
+[ingest]
+listen = "127.0.0.1:{ingest}"
+[admin]
+listen = "127.0.0.1:{admin}"
+[store]
+url = "{store}"
+[log]
+level = "warn"
+[sources.app]
+path = "/v1/events"
+auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
+{rest}
+"#
+        );
+        std::fs::write(folder.path().join("branchline.toml"), text).unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { ingest, admin, folder, child: None, client }
+    }
+
+    /// The folder of the config, the store and the log.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// What the router has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("router.log")).unwrap_or_default()
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.folder.path().join("router.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_branchline"))
+            .args(["serve", "--config"])
+            .arg(self.folder.path().join("branchline.toml"))
+            .env("TEST_KEY", KEY)
+            .env("TEST_SECRET", super::SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let ready = eventually("the router is ready", PATIENCE, async || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the router ended: {ended:?}\n{}", self.log());
+            (self.get("/readyz").await?.0 == StatusCode::OK).then_some(())
+        });
+        ready.await;
+    }
+
+    /// GET on the admin listener.
+    pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
+        let uri = format!("http://127.0.0.1:{}{path}", self.admin).parse().unwrap();
+        let response = self.client.get(uri).await.ok()?;
+        let status = response.status();
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        Some((status, String::from_utf8(body.to_vec()).unwrap()))
+    }
+
+    /// POST on the admin listener.
+    pub async fn post_admin(&self, path: &str) -> (StatusCode, String) {
+        let uri = format!("http://127.0.0.1:{}{path}", self.admin);
+        let response = self.client.request(Request::post(uri).body(Full::default()).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// POSTs a body to the source; `None` when there was no answer.
+    pub async fn post(&self, content_type: &str, body: impl Into<Bytes>) -> Option<(StatusCode, serde_json::Value)> {
+        let request = Request::post(format!("http://127.0.0.1:{}/v1/events", self.ingest))
+            .header("content-type", content_type)
+            .header("authorization", format!("Bearer {KEY}"))
+            .body(Full::new(body.into()))
+            .unwrap();
+        let response = self.client.request(request).await.ok()?;
+        let status = response.status();
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.as_ref().expect("the router was started").id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// `kill -9`, and waits for the process to be gone.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the router was started");
+        eventually("the router ends", PATIENCE, async || child.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for RouterProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            eprintln!("--- the end of the router's log\n{}", &log[log.len().saturating_sub(4000)..]);
+        }
+    }
+}
