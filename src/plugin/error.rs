@@ -42,10 +42,14 @@ pub enum Refusal {
     #[error("not a regular file")]
     NotAFile,
     /// The file is too large.
-    #[error("the file is larger than {FILE_BYTES_MAX} bytes; build it for size (in Rust: `opt-level = \"s\"`, `strip = true`)")]
+    #[error(
+        "the file is larger than {FILE_BYTES_MAX} bytes; build it for size (in Rust: `opt-level = \"s\"`, `strip = true`)"
+    )]
     TooLarge,
     /// The file is not the one the config pins.
-    #[error("the file's sha256 is {actual}, but the config says {expected}; put the right file back, or change `sha256`")]
+    #[error(
+        "the file's sha256 is {actual}, but the config says {expected}; put the right file back, or change `sha256`"
+    )]
     Digest {
         /// What the config says.
         expected: String,

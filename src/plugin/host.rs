@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+use super::Error;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
 use super::engine::{self, Ticker};
@@ -19,7 +20,6 @@ use super::load::{self, Loaded};
 use super::log::LogBudget;
 use super::scheduler::{ChainJob, Job, Scheduler};
 use super::verdict::Fault;
-use super::Error;
 use crate::config::{PluginSpec, Sandbox};
 use crate::delivery::{PluginFaultKind, Request};
 use crate::event::Event;
@@ -199,19 +199,21 @@ impl PluginHost {
         }
         let (reply, end) = oneshot::channel();
         let queued = Instant::now();
-        self.scheduler.push(Job::Chain(ChainJob { chain, position: 0, event, changed: false, subscription, reply, queued }));
+        self.scheduler.push(Job::Chain(ChainJob {
+            chain,
+            position: 0,
+            event,
+            changed: false,
+            subscription,
+            reply,
+            queued,
+        }));
         // A job that is refused, at once or halfway, is dropped with its `reply`.
         end.await.unwrap_or(ChainEnd::Busy)
     }
 
     /// Makes one call and tells all about it. For tests of plugins and for people; deliveries go by [`PluginHost::run`].
-    pub async fn call_once(
-        &self,
-        plugin: &Arc<Plugin>,
-        config: &str,
-        event: Arc<Event>,
-        subscription: &str,
-    ) -> Report {
+    pub async fn call_once(&self, plugin: &Arc<Plugin>, config: &str, event: Arc<Event>, subscription: &str) -> Report {
         let subject = Subject {
             event: Some(Arc::clone(&event)),
             subscription: subscription.into(),
@@ -243,7 +245,8 @@ impl Drop for PluginHost {
 impl Shared {
     fn load(&self, path: PathBuf, pinned: Option<&str>) -> Result<(Arc<Loaded>, [u8; 32]), Refusal> {
         let binary = load::read(&path, pinned)?;
-        let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&binary.digest).and_then(Weak::upgrade);
+        let known =
+            self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&binary.digest).and_then(Weak::upgrade);
         if let Some(loaded) = known {
             return Ok((loaded, binary.digest));
         }

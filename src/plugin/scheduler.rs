@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use wasmtime::Engine;
 
+use super::Error;
 use super::call::{self, Report};
 use super::engine::Ticker;
 use super::host::{Chain, ChainEnd, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
 use super::verdict::{Fault, Verdict};
-use super::Error;
 use crate::delivery::PluginFaultKind;
 use crate::event::Event;
 use crate::metrics::Metrics;
@@ -70,10 +70,8 @@ impl Scheduler {
         let scheduler = Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), ticker, metrics });
         for number in 0..threads {
             let worker = Arc::clone(&scheduler);
-            let spawned = thread::Builder::new()
-                .name(format!("plugin-{number}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
+            let spawned =
+                thread::Builder::new().name(format!("plugin-{number}")).stack_size(STACK_BYTES).spawn(move || {
                     // The signal stack that traps need: made now rather than in the first call.
                     Engine::tls_eager_initialize();
                     worker.work();

@@ -83,7 +83,9 @@ pub(super) fn check(
     };
     let bytes = size(&verdict);
     if bytes > output_bytes_max {
-        return Err(bad(format!("it returned {bytes} bytes, over its limit of {output_bytes_max} (`output_bytes_max`)")));
+        return Err(bad(format!(
+            "it returned {bytes} bytes, over its limit of {output_bytes_max} (`output_bytes_max`)"
+        )));
     }
     match verdict {
         types::Verdict::Pass => Ok(Verdict::Pass),
@@ -145,7 +147,9 @@ fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String>
     }
     for (name, value) in [("aggregate-type", &new.aggregate_type), ("aggregate-id", &new.aggregate_id)] {
         if value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
-            return Err(format!("`replace` gave an `{name}` with control characters or more than {NAME_BYTES_MAX} bytes"));
+            return Err(format!(
+                "`replace` gave an `{name}` with control characters or more than {NAME_BYTES_MAX} bytes"
+            ));
         }
     }
     if new.occurred_at != event.occurred_at
@@ -176,9 +180,11 @@ fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String>
 fn json(name: &str, text: String) -> Result<ByteString, String> {
     match serde_json::from_str::<&RawValue>(&text) {
         Ok(_) => Ok(text.into()),
-        Err(error) => {
-            Err(format!("`replace` gave a `{name}` that is not JSON, at line {} column {}", error.line(), error.column()))
-        }
+        Err(error) => Err(format!(
+            "`replace` gave a `{name}` that is not JSON, at line {} column {}",
+            error.line(),
+            error.column()
+        )),
     }
 }
 
@@ -186,7 +192,8 @@ fn json(name: &str, text: String) -> Result<ByteString, String> {
 fn is_event_type(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.split('.').all(|segment| {
-            !segment.is_empty() && segment.chars().all(|character| !character.is_whitespace() && !character.is_control())
+            !segment.is_empty()
+                && segment.chars().all(|character| !character.is_whitespace() && !character.is_control())
         })
 }
 
@@ -227,10 +234,17 @@ fn why_forbidden(name: &str) -> Option<&'static str> {
     match name {
         "content-type" => Some("it is a field of the request, `content-type`"),
         "host" | "content-length" => Some("it follows from the endpoint and the body"),
-        "connection" | "expect" | "http2-settings" | "keep-alive" | "proxy-authenticate" | "proxy-authorization"
-        | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" => {
-            Some("it is about the connection, not the request")
-        }
+        "connection"
+        | "expect"
+        | "http2-settings"
+        | "keep-alive"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "proxy-connection"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade" => Some("it is about the connection, not the request"),
         "traceparent" | "tracestate" => Some("it carries the router's own trace"),
         name if name.starts_with("webhook-") => Some("it carries the router's signature"),
         name if name.starts_with("branchline-") => Some("the name is the router's own"),
@@ -241,8 +255,7 @@ fn why_forbidden(name: &str) -> Option<&'static str> {
 /// `type/subtype`, and parameters that are at least valid in a header.
 fn is_media_type(text: &str) -> bool {
     let is_token = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     };
     let essence = text.split(';').next().unwrap_or("").trim_end();
     text.len() <= CONTENT_TYPE_BYTES_MAX
@@ -296,7 +309,10 @@ mod tests {
         new.event_type = "order.renamed".into();
         new.occurred_at = "2026-01-01T00:00:00+01:00".into();
         let changed = replace(&event, new).unwrap();
-        assert_eq!((&*changed.payload, changed.event_type.as_str(), changed.accepted_at), ("7", "order.renamed", event.accepted_at));
+        assert_eq!(
+            (&*changed.payload, changed.event_type.as_str(), changed.accepted_at),
+            ("7", "order.renamed", event.accepted_at)
+        );
     }
 
     fn request(headers: &[(&str, &str)], content_type: &str) -> types::Request {
@@ -312,19 +328,36 @@ mod tests {
 
     #[test]
     fn a_request_has_valid_headers_and_none_of_the_routers_own() {
-        let sent = check_request(request(&[("X-Thing", "a b"), ("authorization", "Bot t")], "text/plain; charset=utf-8"));
+        let sent =
+            check_request(request(&[("X-Thing", "a b"), ("authorization", "Bot t")], "text/plain; charset=utf-8"));
         let headers = sent.unwrap().headers;
-        assert_eq!(headers, [("x-thing".to_owned(), "a b".to_owned()), ("authorization".to_owned(), "Bot t".to_owned())]);
+        assert_eq!(
+            headers,
+            [("x-thing".to_owned(), "a b".to_owned()), ("authorization".to_owned(), "Bot t".to_owned())]
+        );
 
         for name in [
-            "Host", "content-length", "Transfer-Encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
-            "proxy-authorization", "webhook-id", "Webhook-Signature", "branchline-attempt", "content-type", "traceparent",
+            "Host",
+            "content-length",
+            "Transfer-Encoding",
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "upgrade",
+            "proxy-authorization",
+            "webhook-id",
+            "Webhook-Signature",
+            "branchline-attempt",
+            "content-type",
+            "traceparent",
             "expect",
         ] {
             let text = check_request(request(&[(name, "1")], "text/plain")).unwrap_err();
             assert!(text.contains("may not set"), "{name}: {text}");
         }
-        for (name, value) in [("", "x"), ("a b", "x"), ("x:y", "x"), ("x", "a\r\nb: c"), ("x", "a\0"), ("größe", "x")] {
+        for (name, value) in [("", "x"), ("a b", "x"), ("x:y", "x"), ("x", "a\r\nb: c"), ("x", "a\0"), ("größe", "x")]
+        {
             let text = check_request(request(&[(name, value)], "text/plain")).unwrap_err();
             assert!(text.contains("not valid in HTTP"), "{name}: {text}");
         }

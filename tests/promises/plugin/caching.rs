@@ -39,10 +39,7 @@ async fn a_plugin_is_compiled_once_and_then_read_from_the_cache() {
     assert_eq!(start_and_load(&cache).await, COMPILED);
     assert_eq!(start_and_load(&cache).await, HIT);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(
-        (mode(&cache), mode(&cache.join("key")), mode(&only_artifact(&cache))),
-        (0o700, 0o600, 0o600)
-    );
+    assert_eq!((mode(&cache), mode(&cache.join("key")), mode(&only_artifact(&cache))), (0o700, 0o600, 0o600));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,8 +92,8 @@ async fn output_that_cannot_be_read_is_the_plugins_fault() {
     };
     let not_utf8 = format!("(i32.store8 (i32.const 512) (i32.const 255)) {}", reason_at(512, 1));
     for body in [
-        "(i32.const 1026)".to_owned(),                                                  // Not aligned.
-        "(i32.const -64)".to_owned(),                                                   // Outside of its memory.
+        "(i32.const 1026)".to_owned(), // Not aligned.
+        "(i32.const -64)".to_owned(),  // Outside of its memory.
         format!("(i32.store8 (i32.const {RESULT}) (i32.const 9)) (i32.const {RESULT})"), // Neither ok nor err.
         reason_at(-16, 8),
         reason_at(0, -1),
@@ -137,7 +137,8 @@ async fn nothing_of_a_call_is_left_for_the_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_failed_is_called_again_as_if_nothing_had_been() {
     let bench = Bench::new();
-    let plugin = bench.load_with("some", &Guest::spins_on_demand(), |spec| spec.deadline = Duration::from_millis(50)).await;
+    let plugin =
+        bench.load_with("some", &Guest::spins_on_demand(), |spec| spec.deadline = Duration::from_millis(50)).await;
     for _ in 0..3 {
         assert!(matches!(
             bench.run(&[&plugin], &event("1")).await,

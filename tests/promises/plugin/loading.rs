@@ -157,8 +157,8 @@ async fn proposals_that_plugins_do_not_need_are_off() {
         ("(drop (i32.atomic.load (i32.const 0)))", "threads"),
         ("(return_call $tail)", "tail calls"),
     ] {
-        let guest = Guest::new(format!("{body} (i32.const {RESULT})"))
-            .with_function("(func $tail (result i32) (i32.const 0))");
+        let guest =
+            Guest::new(format!("{body} (i32.const {RESULT})")).with_function("(func $tail (result i32) (i32.const 0))");
         let text = refusal(&bench, &guest.build()).await;
         assert!(text.contains("can't be compiled"), "{what}: {text}");
     }

@@ -67,11 +67,7 @@ impl Guest {
 
     fn with_reason(mut self, case: u8, reason: &str) -> Self {
         let reason = self.text(reason);
-        self.body = format!(
-            "{} {} (i32.const {RESULT})",
-            store8(RESULT + 4, case),
-            store_text(RESULT + 8, reason)
-        );
+        self.body = format!("{} {} (i32.const {RESULT})", store8(RESULT + 4, case), store_text(RESULT + 8, reason));
         self
     }
 
@@ -170,9 +166,8 @@ impl Guest {
 
     /// A plugin that logs `message` so many times, and passes.
     pub fn logs(message: &str, times: u32) -> Self {
-        let mut guest = Self::pass().importing(
-            r#"(import "branchline:plugin/host@0.1.0" "log" (func $log (param i32 i32 i32)))"#,
-        );
+        let mut guest =
+            Self::pass().importing(r#"(import "branchline:plugin/host@0.1.0" "log" (func $log (param i32 i32 i32)))"#);
         let text = guest.text(message);
         guest.globals = "(global $n (mut i32) (i32.const 0))".to_owned();
         guest.body = format!(
