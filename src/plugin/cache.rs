@@ -287,3 +287,35 @@ fn is_ours(stat: &Stat) -> bool {
 fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_does_not_grow_for_ever() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        for number in 0..FILES_MAX + 40 {
+            let extension = if number % 2 == 0 { "cwasm" } else { "tmp" };
+            let file = File::create(place.path().join(format!("{number}.{extension}"))).unwrap();
+            file.set_modified(old + std::time::Duration::from_secs(number as u64)).unwrap();
+        }
+        std::fs::write(place.path().join("note"), "not the cache's").unwrap();
+        folder.write("new.cwasm", &Artifact(vec![1, 2, 3])).unwrap();
+        let names: Vec<_> = std::fs::read_dir(place.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names.len(), FILES_MAX + 2, "the artifacts, the key and the note");
+        for (name, kept) in
+            [("0.cwasm", false), ("40.cwasm", false), ("41.tmp", true), ("new.cwasm", true), ("key", true)]
+        {
+            assert_eq!(names.iter().any(|it| it == name), kept, "{name}");
+        }
+        assert_eq!(folder.read("new.cwasm").unwrap().unwrap().0, [1, 2, 3]);
+        assert!(folder.read("none.cwasm").unwrap().is_none());
+        assert!(folder.read("41.tmp").is_err(), "others may read it");
+    }
+}

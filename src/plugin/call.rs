@@ -49,7 +49,9 @@ pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: 
             payload: &event.payload,
             metadata: &event.metadata,
         };
-        plugin.loaded.pre.instantiate(&mut *store)?.call_handle(store, guest)
+        let instance = plugin.loaded.pre.instantiate(&mut *store)?;
+        store.data_mut().instantiated = true;
+        instance.call_handle(store, guest)
     });
     let verdict = returned.and_then(|returned| verdict::check(returned, event, plugin.output_bytes_max));
     Report { verdict, duration: started.elapsed(), memory_bytes_peak: state.memory.peak_bytes, log: state.log.lines }
@@ -61,6 +63,7 @@ pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str
     let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
     let (returned, _) = run(plugin, ticker, subject, |store| {
         let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
+        store.data_mut().instantiated = true;
         let (returned,) =
             instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?.call(store, (config,))?;
         Ok(returned)
@@ -106,6 +109,10 @@ fn fault(plugin: &Plugin, state: &CallState, error: &wasmtime::Error) -> Fault {
         return Fault::new(PluginFaultKind::Host, format!("the sandbox's pool is used up: {error}"));
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
+        if !state.instantiated {
+            let text = tame(&format!("{error:#}"), DETAIL_BYTES_MAX);
+            return Fault::new(PluginFaultKind::Host, format!("no instance could be made: {text}"));
+        }
         // Not the guest's code but what it handed over: a bad pointer, a text that is not UTF-8, too many bytes.
         let text = tame(&error.root_cause().to_string(), DETAIL_BYTES_MAX);
         let detail = if text.contains("hostcalls has been exhausted") {

@@ -53,7 +53,9 @@ pub(super) fn engine(threads: usize) -> Result<Engine, Error> {
                 tracing::warn!(slots = warm, "the sandbox's memory pool does not fit, trying a smaller one: {error:#}");
                 warm /= 4;
             }
-            Err(error) => return Err(Error::Engine(format!("{error:#}"))),
+            Err(error) => {
+                return Err(Error::Engine(format!("{error:#}; is address space limited (`ulimit -v`)?")));
+            }
         }
     }
 }
@@ -94,7 +96,8 @@ fn config(threads: usize, warm_slots: u32, scan: bool) -> Config {
         .max_wasm_stack(STACK_BYTES_MAX)
         .native_unwind_info(false)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // Proposals that Rust, C and QuickJS guests do not need. Most of wasmtime's advisories are in them.
+        // Proposals that Rust, C and QuickJS guests do not need. Most of wasmtime's advisories are in them. Multi-memory
+        // stays on: wasmtime itself joins the parts of a component with it, and panics without (QuickJS has parts).
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false)
@@ -102,7 +105,6 @@ fn config(threads: usize, warm_slots: u32, scan: bool) -> Config {
         .wasm_threads(false)
         .shared_memory(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .wasm_tail_call(false)
         .wasm_wide_arithmetic(false)
         .wasm_relaxed_simd(false)

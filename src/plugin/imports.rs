@@ -29,6 +29,8 @@ pub(super) struct CallState {
     subject: Subject,
     pub(super) memory: MemoryLimit,
     pub(super) log: CallLog,
+    /// Whether the instance was made; what fails before that without a trap is the host's fault.
+    pub(super) instantiated: bool,
     random_calls: u64,
 }
 
@@ -38,6 +40,7 @@ impl CallState {
             subject,
             memory: MemoryLimit { bytes_max: memory_bytes_max, bytes: 0, peak_bytes: 0, denied: None },
             log: CallLog::default(),
+            instantiated: false,
             random_calls: 0,
         }
     }

@@ -10,12 +10,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::debt::Debt;
+
 /// A call that takes longer makes its plugin heavy for a while: far above what a transformation takes, far below a deadline.
 const LONG_CALL: Duration = Duration::from_millis(5);
 /// Time above [`LONG_CALL`] that a plugin may owe before it is heavy; one call that the machine held up is not enough.
 const HEAVY_SECONDS: f64 = 0.015;
-/// What a plugin owes is halved in this time.
-const HALF_LIFE: Duration = Duration::from_secs(1);
 /// How long a plugin counts as in use after its last call.
 const IN_USE: Duration = Duration::from_secs(1);
 /// A queue holds what its plugin can do in this time. It is the time that an event may wait for its deliveries.
@@ -54,27 +54,6 @@ struct Lane<Job> {
     last_used: Option<Instant>,
 }
 
-/// An amount that halves every [`HALF_LIFE`].
-#[derive(Clone, Copy)]
-struct Debt {
-    seconds: f64,
-    at: Instant,
-}
-
-impl Debt {
-    fn at(self, now: Instant) -> f64 {
-        if self.seconds == 0.0 {
-            return 0.0;
-        }
-        let lives = now.saturating_duration_since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
-        self.seconds * (-lives).exp2()
-    }
-
-    fn add(&mut self, seconds: f64, now: Instant) {
-        *self = Self { seconds: self.at(now) + seconds, at: now };
-    }
-}
-
 /// Proof that a job may run; it is given back when the job has ended.
 #[derive(Debug)]
 #[must_use = "a place that is not given back is lost"]
@@ -89,7 +68,7 @@ impl<Job> Lanes<Job> {
     }
 
     pub(super) fn add_lane(&mut self, now: Instant) -> LaneId {
-        let nothing = Debt { seconds: 0.0, at: now };
+        let nothing = Debt::none(now);
         self.lanes.push(Lane {
             waiting: VecDeque::new(),
             running: 0,

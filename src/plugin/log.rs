@@ -118,6 +118,57 @@ impl LogBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::sync::Arc;
+
+    use crate::event;
+
+    /// What a subscriber wrote.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_name_their_plugin_event_and_subscription_and_stay_lines() {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subject = Subject {
+            event: Some(Arc::new(event::sample("evt_1", "order.created", r#"{"secret":1}"#))),
+            subscription: "warehouse".into(),
+            position: 0,
+            config: "{}".into(),
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            let mut log = CallLog::default();
+            for _ in 0..70 {
+                log.add(LogLevel::Warn, "one\n\u{1b}[31mtwo");
+            }
+            log.write("slack", &subject, &LogBudget::new());
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 65, "64, and one about those that were left out");
+        for part in [
+            "WARN plugin: one\\n\\u{1b}[31mtwo",
+            "plugin=\"slack\"",
+            "event.id=\"evt_1\"",
+            "subscription=\"warehouse\"",
+        ] {
+            assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+        }
+        assert!(lines[64].contains("lines=6"), "{}", lines[64]);
+        assert!(!text.contains("secret"));
+    }
 
     #[test]
     fn a_call_logs_no_more_than_its_bounds() {

@@ -5,6 +5,7 @@
 mod bindings; // The contract, as Rust types.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
+mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
 mod host; // What the other stages see.
