@@ -59,7 +59,8 @@ impl Backlog {
         taken
     }
 
-    /// From where to read on from disk, and up to where that is known to go; `None` while memory has events, or the disk has none.
+    /// From where to read on from disk, and up to where that is known to go; `None` while memory has
+    /// events, or the disk has none.
     pub(super) fn unread(&self) -> Option<(i64, i64)> {
         (self.ready.is_empty() && self.read_to < self.committed).then_some((self.read_to, self.committed))
     }

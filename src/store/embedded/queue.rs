@@ -82,7 +82,8 @@ impl Queue {
         Ok(!std::mem::replace(&mut state.writing, true))
     }
 
-    /// Lets nothing more in; what is in is still written. True when a writer must be started, `None` when it was closed before.
+    /// Lets nothing more in; what is in is still written. True when a writer must be started, `None`
+    /// when it was closed before.
     pub(super) fn close(&self, answer: Answer<()>) -> Option<bool> {
         self.room.close();
         let mut state = lock(&self.state);

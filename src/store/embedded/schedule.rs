@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-/// The claims on rows of the schedule, and what is known of the rows that nobody holds. Times are milliseconds since the epoch.
+/// The claims on rows of the schedule, and what is known of the rows that nobody holds. Times are
+/// milliseconds since the epoch.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Rows in the schedule.
@@ -27,7 +28,8 @@ struct Claim {
 }
 
 impl Schedule {
-    /// The schedule of a store that was just opened: nothing is held. Fences of earlier starts are never given out again.
+    /// The schedule of a store that was just opened: nothing is held. Fences of earlier starts are never
+    /// given out again.
     pub(super) fn new(count: u64, earliest: Option<i64>, starts: u64) -> Self {
         Self {
             count,

@@ -159,36 +159,43 @@ impl Shared {
     /// Writes until there is nothing more to write. Blocks.
     fn write(&self) {
         let _failing = FailsOnPanic(self);
-        let mut slot = lock(&self.writer);
-        while let Some(writer) = slot.as_mut() {
-            let done = match self.queue.next() {
+        let mut next = self.queue.next();
+        loop {
+            let mut slot = lock(&self.writer);
+            let Some(writer) = slot.as_mut() else { return };
+            let done = match next {
                 Next::Write(submitted) => writer.write(submitted, &self.memory),
-                Next::Rest if writer.waits_for_room() => {
-                    // Blocking is what this thread is for; the clock of tokio has no part in how full a disk is.
-                    std::thread::sleep(FULL_PAUSE);
-                    writer.write(Vec::new(), &self.memory)
-                }
+                Next::Rest if writer.waits_for_room() => writer.write(Vec::new(), &self.memory),
                 Next::Rest => match writer.rest() {
-                    Ok(()) if self.queue.stop_writing() => break,
+                    Ok(()) if self.queue.stop_writing() => return,
                     rested => rested,
                 },
                 Next::Close(answer) => {
                     let closed = slot.take().map_or(Ok(()), Writer::close);
                     self.claimers.close();
                     self.readers.close();
+                    // Nobody waits for the answer when the one who closes was dropped.
                     drop(answer.send(closed));
-                    break;
+                    return;
                 }
                 Next::Stop => {
                     writer.give_up(|| self.check().err().unwrap_or(Error::Closed));
                     *slot = None;
-                    break;
+                    return;
                 }
             };
             if let Err(error) = done {
                 let failure = self.fail(&error.to_string());
                 writer.give_up(|| Error::Unusable(failure.to_string()));
                 *slot = None;
+                return;
+            }
+            let waits_for_room = writer.waits_for_room();
+            drop(slot);
+            next = self.queue.next();
+            if waits_for_room && matches!(next, Next::Rest) {
+                // Blocking is what this thread is for; tokio's clock has no part in how full a disk is.
+                std::thread::sleep(FULL_PAUSE);
             }
         }
     }
@@ -213,5 +220,98 @@ impl Drop for FailsOnPanic<'_> {
         if std::thread::panicking() {
             self.0.fail("the store's writer panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{EventSettlement, Hold, ScheduledDelivery, Settled, Store};
+    use super::super::EmbeddedStore;
+    use super::*;
+    use crate::delivery::{Delivery, DeliveryId, EventHead, Work};
+    use crate::event::{Event, sample};
+
+    async fn open(folder: &Path) -> Arc<EmbeddedStore> {
+        Arc::new(EmbeddedStore::open(folder, StoreOptions::default(), Clock::system()).await.unwrap())
+    }
+
+    fn event(id: &str, bytes: usize) -> Event {
+        sample(id, "order.created", &format!("\"{}\"", "a".repeat(bytes)))
+    }
+
+    fn allow_pages(store: &EmbeddedStore, more: i64) {
+        lock(&store.shared.writer).as_ref().unwrap().allow_pages(more);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn on_a_full_disk_events_are_refused_and_settlements_wait_for_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        store.append(vec![event("evt_1", 200_000), event("evt_2", 10)]).await.unwrap();
+        let mut claims = store.claim_events(2, Duration::from_secs(10)).await.unwrap();
+        allow_pages(&store, 4);
+        for _ in 0..3 {
+            assert!(matches!(store.append(vec![event("evt_3", 100_000)]).await, Err(Error::Full(_))));
+        }
+        let claim = claims.remove(0);
+        let delivery = Delivery {
+            id: DeliveryId::derive(&claim.event, "warehouse"),
+            event: EventHead::of(&claim.event, claim.position),
+            subscription: "warehouse".into(),
+            attempts: vec![],
+            work: Work::Run(Arc::clone(&claim.event)),
+        };
+        let scheduled = vec![ScheduledDelivery { delivery, hold: Hold::Claimed }];
+        let settlement = EventSettlement { claim, outcomes: vec![], scheduled, dead_letters: vec![] };
+        let settling = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.settle_event(settlement).await }
+        });
+        // What fits is settled meanwhile, and what does not is not given up.
+        assert!(matches!(store.append(vec![event("evt_3", 100_000)]).await, Err(Error::Full(_))));
+        let claim = claims.remove(0);
+        let small = EventSettlement { claim, outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+        let small = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.settle_event(small).await }
+        });
+        assert!(!settling.is_finished());
+        assert_eq!(store.stats().await.unwrap().scheduled, 0);
+
+        // Between two tries the writer leaves its connection alone.
+        let made_room = Arc::clone(&store);
+        tokio::task::spawn_blocking(move || allow_pages(&made_room, 10_000)).await.unwrap();
+        match settling.await.unwrap().unwrap() {
+            Settled::Written(claims) => assert_eq!(claims.len(), 1),
+            Settled::Lost => panic!("the claim is held"),
+        }
+        assert!(matches!(small.await.unwrap().unwrap(), Settled::Written(_)));
+        store.append(vec![event("evt_3", 100_000)]).await.unwrap();
+        let stats = store.stats().await.unwrap();
+        assert_eq!((stats.backlog, stats.scheduled), (1, 1));
+        store.close().await.unwrap();
+        let store = open(folder.path()).await;
+        let stats = store.stats().await.unwrap();
+        assert_eq!((stats.backlog, stats.scheduled), (1, 1));
+        assert_eq!(*store.claim_events(10, Duration::ZERO).await.unwrap()[0].event, event("evt_3", 100_000));
+        assert_eq!(store.claim_due(10).await.unwrap().claims.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_failed_answers_every_call_with_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        store.append(vec![event("evt_1", 10)]).await.unwrap();
+        let claim = store.claim_events(1, Duration::ZERO).await.unwrap().remove(0);
+        let broken = |error: Error| matches!(error, Error::Unusable(text) if text.contains("a reason"));
+        store.shared.fail("a reason");
+        let settlement = EventSettlement { claim, outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+        assert!(broken(store.append(vec![event("evt_2", 10)]).await.unwrap_err()));
+        assert!(broken(store.settle_event(settlement).await.unwrap_err()));
+        assert!(broken(store.claim_events(1, Duration::from_secs(60)).await.unwrap_err()));
+        assert!(broken(store.claim_due(1).await.unwrap_err()));
+        assert!(broken(store.stats().await.unwrap_err()));
+        assert!(broken(store.find_event("app", "evt_1").await.unwrap_err()));
+        assert!(broken(store.close().await.unwrap_err()));
     }
 }
