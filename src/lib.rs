@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs` | wiring; the only file that knows every stage | |
-//! | `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
+//! | `attempt.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -92,6 +92,7 @@
 pub mod accept; // Authenticate the request, store the event, answer 202.
 pub mod admin; // The operator's door: health, metrics.
 pub mod app; // Wires it all; the only file that knows every stage.
+pub mod attempt; // Vocabulary: one try at a delivery.
 pub mod cli; // One file per command.
 pub mod clock; // Time, the one place that reads it.
 pub mod config; // Files and environment in, checked settings out.

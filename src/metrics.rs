@@ -227,9 +227,10 @@ impl Metrics {
         &self.events_in_flight
     }
 
-    /// HTTP requests to endpoints under way.
-    pub fn attempts_in_flight(&self) -> &Gauge {
-        &self.attempts_in_flight
+    /// An HTTP request to an endpoint begins; it is under way until the answer is dropped.
+    pub fn attempt_begins(&self) -> AttemptUnderWay<'_> {
+        self.attempts_in_flight.inc();
+        AttemptUnderWay(&self.attempts_in_flight)
     }
 
     /// Open connections of producers.
@@ -243,6 +244,15 @@ impl Metrics {
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string does not fail");
         text
+    }
+}
+
+/// Counts an attempt until it is dropped: an attempt may be dropped in the middle.
+pub struct AttemptUnderWay<'metrics>(&'metrics Gauge);
+
+impl Drop for AttemptUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -24,7 +24,6 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prometheus_client::metrics::gauge::Gauge;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
@@ -190,7 +189,7 @@ impl Sender {
     ) -> Attempt {
         let at = self.clock.now();
         let started = Instant::now();
-        let in_flight = InFlight::enter(self.metrics.attempts_in_flight());
+        let in_flight = self.metrics.attempt_begins();
         let span = fastrand::u64(1..);
         let heading = Heading { endpoint, delivery, event, subscription, number, at, span, request };
         let (result, answer) = self.exchange(&heading, started + endpoint.timeout).await;
@@ -289,22 +288,6 @@ fn result_name(result: &AttemptResult) -> &'static str {
         },
         AttemptResult::Failed { error, .. } => error.as_str(),
         AttemptResult::PluginFailed { error, .. } => error.as_str(),
-    }
-}
-
-/// An attempt under way, counted until it is dropped: it may be dropped in the middle.
-struct InFlight<'a>(&'a Gauge);
-
-impl<'a> InFlight<'a> {
-    fn enter(gauge: &'a Gauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

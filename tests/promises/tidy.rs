@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 8] = ["accept", "admin", "dispatch", "filter", "plugin", "send", "settle", "store"];
 
 /// What every stage may import: the vocabulary and the settings.
-const VOCABULARY: [&str; 8] = ["clock", "config", "delivery", "endpoint", "event", "metrics", "route", "secret"];
+const VOCABULARY: [&str; 9] =
+    ["attempt", "clock", "config", "delivery", "endpoint", "event", "metrics", "route", "secret"];
 
 /// What a part of the vocabulary may import beyond the vocabulary, and why.
 const EXCEPTIONS: [(&str, &str); 2] = [
@@ -28,7 +29,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that may be longer than [`LINES_MAX`], each with its reason.
-const LONG: [(&str, &str); 0] = [];
+const LONG: [(&str, &str); 1] = [("src/plugin/lanes.rs", "one decision, who runs next; half of it are its tests")];
 
 /// A file longer than this is probably two ideas.
 const LINES_MAX: usize = 400;

@@ -53,7 +53,7 @@ impl Receiver {
     pub fn variables(&self) -> HashMap<String, String> {
         let mut variables = HashMap::from([("DEMO_WAREHOUSE_SECRET".to_owned(), self.secret.clone())]);
         for name in ["slack", "discord", "sendgrid", "warehouse", "legacy-crm"] {
-            let variable = format!("DEMO_RECEIVER_{}", name.replace('-', "_").to_uppercase());
+            let variable = format!("DEMO_{}_URL", name.replace('-', "_").to_uppercase());
             variables.insert(variable, format!("http://{}/{name}", self.address));
         }
         variables
