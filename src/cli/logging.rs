@@ -10,12 +10,17 @@ use tracing_subscriber::EnvFilter;
 use super::Error;
 use crate::config::{Log, LogFormat};
 
+/// How much is written at once at the most.
+const LINES_BYTES: usize = 64 * 1024;
+
 /// Starts logging. What is in the queue is written when the guard is dropped.
 pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
         Error::Config(format!("`log.level` is not a filter such as `info` or `branchline=debug,info`: {error}"))
     })?;
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    // The thread flushes when its queue is empty: under load many lines are one write.
+    let lines = std::io::BufWriter::with_capacity(LINES_BYTES, std::io::stderr());
+    let (writer, guard) = tracing_appender::non_blocking(lines);
     let is_terminal = std::io::stderr().is_terminal();
     let as_text = match settings.format {
         LogFormat::Auto => is_terminal,
