@@ -129,7 +129,7 @@ pub async fn a_settlement_writes_outcomes_deliveries_and_dead_letters_together(f
         dead_letters: vec![dead_letter(given_up.clone())],
     };
     let claims = settle(&store, settlement).await;
-    assert_eq!(claims.into_iter().map(|claim| claim.delivery).collect::<Vec<_>>(), [held.clone()]);
+    assert!(matches!(&claims[..], [claim] if claim.delivery == held));
 
     fixture.crash(store).await;
     let store = fixture.open(StoreOptions::default()).await;
