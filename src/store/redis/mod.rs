@@ -43,8 +43,8 @@ use crate::event::{Event, Position};
 use crate::secret::Secret;
 
 /// How many connections events are appended over. Redis reads 16 KiB of a connection at a time and syncs its file
-/// before it reads on, so that with `appendfsync always` several connections share a sync where one would wait for many:
-/// measured with 16 partitions and 512 callers, 20,000 events a second instead of 5,000.
+/// before it reads on, so that with `appendfsync always` several connections share a sync where the parts of one
+/// each wait for their own. Measured against one connection: two to four times the events a second, and less CPU each.
 const APPEND_LINKS_MAX: usize = 8;
 /// How long closing waits for what was submitted to be written.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
