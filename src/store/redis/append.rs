@@ -239,7 +239,7 @@ async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Re
     let before = window.div_ceil(width).min(BUCKETS_BEFORE_MAX).min(bucket);
     let life = whole_millis(options.retention).saturating_add(width.saturating_mul(before + 1)).min(LIFE_MS_MAX);
     let answer = shared
-        .link
+        .append_link(partition)
         .run(&scripts::APPEND, |command| {
             command.arg(2 + before).arg(&keys.events);
             for back in 0..=before {

@@ -55,15 +55,18 @@ impl Claimer {
         max: usize,
         deadline: Instant,
     ) -> Result<Vec<EventClaim>, Error> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
         let mut poll = POLL_MIN;
-        while max > 0 {
+        loop {
             if shared.phase() != Phase::Open {
                 return Err(Error::Closed);
             }
             let wait = deadline.saturating_duration_since(Instant::now());
             let Some(member) = shared.membership.wait_for_name(wait.max(POLL_MIN)).await else {
                 if wait.is_zero() {
-                    break;
+                    return Ok(Vec::new());
                 }
                 continue;
             };
@@ -79,14 +82,13 @@ impl Claimer {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break;
+                return Ok(Vec::new());
             }
             if self.link.is_cluster() {
                 tokio::time::sleep(poll.min(left)).await;
                 poll = (poll * 2).min(POLL_MAX);
             }
         }
-        Ok(Vec::new())
     }
 
     /// Ends a read that was dropped on its way, so that nothing is claimed from here on.

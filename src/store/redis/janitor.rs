@@ -16,7 +16,7 @@ use super::keys::GROUP;
 use super::link::CALL_TIME_MAX;
 use super::membership::{Member, Membership};
 use super::reply;
-use super::{Phase, Shared, scripts};
+use super::{Phase, Shared, layout, scripts};
 use crate::store::Error;
 
 /// How many entries one script call takes over.
@@ -66,7 +66,12 @@ impl Janitor {
             shared.membership.lose(member.generation);
             return Ok(());
         }
-        let dead = self.judge(shared, &member, &consumers, now, &beats);
+        // After a time in which Redis did not answer, the others' silence says nothing about them.
+        let listened = self.heard.replace(Instant::now()).map_or(Duration::ZERO, |heard| heard.elapsed());
+        let listened = listened.min(shared.options.heartbeat * 2);
+        let names: HashSet<String> = consumers.iter().flatten().flatten().chain(beats.keys()).cloned().collect();
+        let others = names.into_iter().filter(|name| **name != *member.name).collect();
+        let dead = self.judge(others, now, &beats, listened, shared.options.dead_after);
         for name in dead {
             let mut left = false;
             for (partition, names) in consumers.iter().enumerate() {
@@ -90,20 +95,16 @@ impl Janitor {
     /// Who is dead: silent for long enough while this process could hear, or gone by its own word.
     fn judge(
         &mut self,
-        shared: &Shared,
-        member: &Member,
-        consumers: &[Option<HashSet<String>>],
+        others: HashSet<String>,
         now: u64,
         beats: &HashMap<String, u64>,
+        listened: Duration,
+        dead_after: Duration,
     ) -> Vec<String> {
-        // After a time in which Redis did not answer, the others' silence says nothing about them.
-        let listened = self.heard.replace(Instant::now()).map_or(Duration::ZERO, |heard| heard.elapsed());
-        let listened = listened.min(shared.options.heartbeat * 2);
-        let names: HashSet<&String> = consumers.iter().flatten().flatten().chain(beats.keys()).collect();
-        self.seen.retain(|name, _| names.contains(name));
+        self.seen.retain(|name, _| others.contains(name));
         let mut dead = Vec::new();
-        for name in names.into_iter().filter(|name| **name != *member.name) {
-            let beat = beats.get(name).copied();
+        for name in others {
+            let beat = beats.get(&name).copied();
             let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen {
                 beat: beat.unwrap_or(0),
                 silent: beat.map_or(Duration::ZERO, |beat| Duration::from_millis(now.saturating_sub(beat))),
@@ -112,8 +113,8 @@ impl Janitor {
                 Some(beat) if beat != seen.beat => *seen = Seen { beat, silent: Duration::ZERO },
                 Some(_) | None => seen.silent += listened,
             }
-            if beat == Some(0) || seen.silent >= shared.options.dead_after {
-                dead.push(name.clone());
+            if beat == Some(0) || seen.silent >= dead_after {
+                dead.push(name);
             }
         }
         dead
@@ -122,7 +123,8 @@ impl Janitor {
 
 /// Takes a new name: beats first, then becomes a consumer in every partition.
 async fn join(shared: &Shared) -> Result<Member, Fault> {
-    describe(shared).await?;
+    // The layout is written again when all data was deleted, so that it goes on to protect what comes.
+    layout::describe(&shared.link, &shared.common, &shared.options).await?;
     let name = Membership::new_name();
     beat(shared, &name).await?;
     let joined = try_join_all(shared.partitions.iter().map(|keys| {
@@ -133,11 +135,6 @@ async fn join(shared: &Shared) -> Result<Member, Fault> {
     joined.await?;
     shared.membership.join(name);
     shared.membership.current().ok_or_else(|| Fault::Away("the name was lost while it was taken".to_owned()))
-}
-
-/// Reads the layout, or writes it at first use: layout, partitions, width of an ids bucket.
-pub(super) async fn describe(shared: &Shared) -> Result<[u64; 3], Fault> {
-    super::describe(&shared.link, &shared.common, &shared.options).await
 }
 
 /// The consumers of each partition; `None` where they can't be read.
@@ -247,4 +244,46 @@ pub(super) async fn leave(shared: &Shared) -> Result<(), Fault> {
         command.arg(0);
     }
     shared.link.call(&command, CALL_TIME_MAX).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_process_is_dead_when_it_was_silent_while_we_listened_or_said_so() {
+        let mut janitor = Janitor::default();
+        let mut judge = |now: u64, beats: &[(&str, u64)], listened: Duration| {
+            let beats: HashMap<_, _> = beats.iter().map(|(name, beat)| ((*name).to_owned(), *beat)).collect();
+            let others = ["a", "b"].into_iter().map(str::to_owned).collect();
+            let mut dead = janitor.judge(others, now, &beats, listened, 10 * SECOND);
+            dead.sort();
+            dead
+        };
+        let nobody: [&str; 0] = [];
+        assert_eq!(judge(100_000, &[("a", 99_000), ("b", 98_000)], Duration::ZERO), nobody);
+        assert_eq!(judge(104_000, &[("a", 103_000), ("b", 98_000)], 4 * SECOND), nobody);
+        // Redis did not answer for a minute: nobody could beat, so a minute of silence counts as little as we heard.
+        assert_eq!(judge(164_000, &[("a", 103_000), ("b", 98_000)], 2 * SECOND), nobody);
+        assert_eq!(judge(166_000, &[("a", 165_000), ("b", 98_000)], 2 * SECOND), ["b"]);
+        assert_eq!(judge(167_000, &[("a", 0), ("b", 166_000)], SECOND), ["a"]);
+    }
+
+    #[test]
+    fn a_process_without_a_heartbeat_is_given_time() {
+        let mut janitor = Janitor::default();
+        let mut judge = |listened| janitor.judge(["a".to_owned()].into(), 5, &HashMap::new(), listened, 10 * SECOND);
+        assert!(judge(4 * SECOND).is_empty());
+        assert!(judge(4 * SECOND).is_empty());
+        assert_eq!(judge(4 * SECOND), ["a"]);
+    }
+
+    #[test]
+    fn a_process_that_was_silent_before_we_started_is_dead_at_once() {
+        let beats = HashMap::from([("a".to_owned(), 1_000)]);
+        let dead = Janitor::default().judge(["a".to_owned()].into(), 60_000, &beats, Duration::ZERO, 10 * SECOND);
+        assert_eq!(dead, ["a"]);
+    }
 }

@@ -26,8 +26,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 enum Dial {
-    Single(Client),
-    Cluster(ClusterClient),
+    Single(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Link {
         let dial = match target {
             RedisTarget::Single(url) => {
                 let info = url.expose().into_connection_info().map_err(invalid)?.set_tcp_settings(tcp);
-                Dial::Single(Client::open(info).map_err(invalid)?)
+                Dial::Single(Box::new(Client::open(info).map_err(invalid)?))
             }
             RedisTarget::Cluster(urls) => {
                 let nodes = urls
@@ -88,7 +88,7 @@ impl Link {
                     .tcp_settings(tcp)
                     .build()
                     .map_err(invalid)?;
-                Dial::Cluster(client)
+                Dial::Cluster(Box::new(client))
             }
         };
         Ok(Self { dial, current: Mutex::default(), dialing: tokio::sync::Mutex::default() })

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use super::append::ids_field;
 use super::fault::Fault;
@@ -245,19 +245,4 @@ pub(super) async fn disabled(shared: &Shared) -> Result<Vec<DisabledEndpoint>, E
         marks.push(mark);
     }
     Ok(marks)
-}
-
-/// The eviction policy, from what `INFO memory` answers: one text, or one a node.
-pub(super) fn eviction_policy(answer: &Value) -> Option<String> {
-    match answer {
-        Value::BulkString(bytes) => find_policy(&String::from_utf8_lossy(bytes)),
-        Value::VerbatimString { text, .. } => find_policy(text),
-        Value::Array(values) => values.iter().find_map(eviction_policy),
-        Value::Map(pairs) => pairs.iter().find_map(|(_, value)| eviction_policy(value)),
-        _ => None,
-    }
-}
-
-fn find_policy(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(|policy| policy.trim().to_owned())
 }

@@ -1,7 +1,7 @@
 //! The schedule: what is due is claimed, and some of it is made to fall due sooner.
 //!
-//! A score is a time in milliseconds whose last bit says how the delivery stands: even, it waits and falls due then;
-//! odd, it is claimed and the lease ends then. So a claim needs no key of its own, and the score is its fence.
+//! A score is a time in milliseconds: a whole number, and the delivery waits and falls due then; a whole number and a
+//! half, and it is claimed and the lease ends then. So a claim needs no key of its own, and the score is its fence.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -173,6 +173,12 @@ pub(super) async fn hasten(shared: &Shared, subscriptions: &[Arc<str>], max: usi
     Ok(changed)
 }
 
+/// The milliseconds of a score.
+fn whole(score: &str) -> Result<u64, Fault> {
+    let whole = score.split('.').next().and_then(|whole| whole.parse().ok());
+    whole.ok_or_else(|| Fault::strange("a read of the schedule"))
+}
+
 /// The schedule, soonest first.
 pub(super) async fn scheduled(shared: &Shared, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
     if limit == 0 {
@@ -192,7 +198,7 @@ pub(super) async fn scheduled(shared: &Shared, limit: usize) -> Result<Vec<(Time
     for (partition, answer) in answers.into_iter().enumerate() {
         let mut values = reply::array(answer)?.into_iter();
         while let (Some(member), Some(score)) = (values.next(), values.next()) {
-            soonest.push((reply::count(&score)?, partition, reply::text(member)?));
+            soonest.push((whole(&reply::text(score)?)?, partition, reply::text(member)?));
         }
     }
     soonest.sort();
@@ -212,4 +218,16 @@ pub(super) async fn scheduled(shared: &Shared, limit: usize) -> Result<Vec<(Time
         }
     }
     Ok(scheduled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_is_milliseconds_and_perhaps_a_half() {
+        assert_eq!(whole("1700000000000").unwrap(), 1_700_000_000_000);
+        assert_eq!(whole("1700000000000.5").unwrap(), 1_700_000_000_000);
+        assert!(whole("inf").is_err());
+    }
 }

@@ -3,8 +3,7 @@
 -- KEYS: 1 due   ARGV: 1 limit, 2 lease ms   -> {now, fence, score of the next one or -1, members...}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local fence = now + ARGV[2]
-fence = fence + 1 - fence % 2 -- odd: claimed
+local fence = now + ARGV[2] + 0.5 -- a half: claimed; the caller is given the whole part
 local reply = {now, fence, -1}
 if tonumber(ARGV[1]) > 0 then
   local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])

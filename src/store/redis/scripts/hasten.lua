@@ -13,9 +13,9 @@ for at = 1, #range, 2 do
   if changed == most then return {changed, -1} end
   seen = seen + 1
   local score = tonumber(range[at + 1])
-  -- An odd score is the end of a lease: somebody is at work on it.
-  if score > now and score % 2 == 0 and wanted[string.match(range[at], ':(.*)$')] then
-    redis.call('ZADD', KEYS[1], 'XX', now - now % 2, range[at])
+  -- A score with a half is the end of a lease: somebody is at work on it.
+  if score > now and score % 1 == 0 and wanted[string.match(range[at], ':(.*)$')] then
+    redis.call('ZADD', KEYS[1], 'XX', now, range[at])
     changed = changed + 1
   end
 end

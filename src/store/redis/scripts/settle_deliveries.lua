@@ -13,11 +13,10 @@ for n = 1, #KEYS - 4 do
   local at = n * 6 - 4
   local member = ARGV[at]
   local score = redis.call('ZSCORE', KEYS[2], member)
-  if score and tonumber(score) == tonumber(ARGV[at + 1]) then
+  if score and tonumber(score) == ARGV[at + 1] + 0.5 then
     if ARGV[at + 2] == 'waits' then
-      local due = now + ARGV[at + 3]
       redis.call('SET', KEYS[4 + n], ARGV[at + 5])
-      redis.call('ZADD', KEYS[2], due + due % 2, member) -- even: waits
+      redis.call('ZADD', KEYS[2], now + ARGV[at + 3], member)
     else
       if ARGV[at + 2] == 'dead' then redis.call('XADD', KEYS[3], '*', 'd', ARGV[at + 5]) end
       redis.call('ZREM', KEYS[2], member)

@@ -11,17 +11,13 @@ if before[1] == ARGV[2] then return {'WRITTEN', tonumber(before[2])} end -- done
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local entries, deliveries = tonumber(ARGV[5]), tonumber(ARGV[6])
-local held = now + ARGV[3]
-held = held + 1 - held % 2 -- odd: claimed
+local held = now + ARGV[3] + 0.5 -- a half: claimed
 
 local at = 7 + entries
 for n = 1, deliveries do
   local wait = tonumber(ARGV[at + 1])
   local score = held
-  if wait >= 0 then
-    score = now + wait
-    score = score + score % 2 -- even: waits
-  end
+  if wait >= 0 then score = now + wait end
   redis.call('SET', KEYS[5 + n], ARGV[at + 2])
   redis.call('ZADD', KEYS[3], score, ARGV[at])
   at = at + 3
