@@ -91,6 +91,7 @@ pub struct Metrics {
     delivery_age_seconds: Histogram,
     plugin_calls: Family<ByVerdict, Counter>,
     plugin_seconds: Family<ByPlugin, Histogram, Buckets>,
+    plugin_breaker_open: Family<ByPlugin, Gauge>,
     backlog: Gauge<u64, AtomicU64>,
     scheduled: Gauge<u64, AtomicU64>,
     overdue_seconds: Gauge<f64, AtomicU64>,
@@ -135,6 +136,12 @@ impl Default for Metrics {
             Unit::Seconds,
             plugin_seconds.clone(),
         );
+        let plugin_breaker_open = Family::default();
+        registry.register(
+            "plugin_breaker_open",
+            "1 while deliveries wait because the plugin keeps breaking",
+            plugin_breaker_open.clone(),
+        );
         let backlog = Gauge::default();
         registry.register("backlog_events", "Events accepted and not settled", backlog.clone());
         let scheduled = Gauge::default();
@@ -165,6 +172,7 @@ impl Default for Metrics {
             delivery_age_seconds,
             plugin_calls,
             plugin_seconds,
+            plugin_breaker_open,
             backlog,
             scheduled,
             overdue_seconds,
@@ -212,6 +220,11 @@ impl Metrics {
     pub fn plugin_call(&self, plugin: &Arc<str>, verdict: &'static str, took: Duration) {
         self.plugin_calls.get_or_create(&ByVerdict { plugin: Arc::clone(plugin), verdict }).inc();
         self.plugin_seconds.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).observe(took.as_secs_f64());
+    }
+
+    /// A plugin's breaker opened or closed.
+    pub fn plugin_breaker(&self, plugin: &Arc<str>, is_open: bool) {
+        self.plugin_breaker_open.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).set(is_open.into());
     }
 
     /// The store's figures.

@@ -41,7 +41,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         match found.filtered {
             Some(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
-                end.outcomes.push(duty.record(outcome, vec![], end.at));
+                end.outcomes.push(duty.record(outcome, vec![], vec![], end.at));
             }
             None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
         }
@@ -113,6 +113,7 @@ fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
         subscription: None,
         outcome: None,
         attempts: vec![],
+        notes: vec![],
         at,
     }
 }
@@ -127,7 +128,7 @@ struct EventEnd {
 
 impl EventEnd {
     fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
-        let Conclusion { outcome, attempts, rest } = conclusion;
+        let Conclusion { outcome, attempts, notes, rest } = conclusion;
         self.at = context.clock.now();
         match rest {
             Rest::Ended => {}
@@ -140,7 +141,7 @@ impl EventEnd {
             }
         }
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
-        self.outcomes.push(duty.record(outcome, attempts, self.at));
+        self.outcomes.push(duty.record(outcome, attempts, notes, self.at));
     }
 
     /// Parks what has not begun and detaches what is on the wire; returns the numbers of the latter, in the order of their claims.
@@ -150,14 +151,15 @@ impl EventEnd {
             match progress.take() {
                 Taken::Parked(work) => {
                     let outcome = Outcome::Scheduled { next: self.at.plus(LATE_PARK), why: Waiting::Parked };
-                    let conclusion = Conclusion { outcome, attempts: vec![], rest: Rest::Waits(work, LATE_PARK) };
+                    let rest = Rest::Waits(work, LATE_PARK);
+                    let conclusion = Conclusion { outcome, attempts: vec![], notes: vec![], rest };
                     self.add(context, duty, conclusion);
                 }
                 Taken::Detached(request) => {
                     let delivery = duty.delivery(vec![], Work::Send(request));
                     self.scheduled.push(ScheduledDelivery { delivery, hold: Hold::Claimed });
                     let outcome = Outcome::Scheduled { next: self.at, why: Waiting::Detached };
-                    self.outcomes.push(duty.record(outcome, vec![], self.at));
+                    self.outcomes.push(duty.record(outcome, vec![], vec![], self.at));
                     detached.push(number);
                 }
             }

@@ -52,6 +52,19 @@ impl EndpointState {
         Arc::new(Self { gate: Gate::new(endpoint.max_in_flight), endpoint, target, disabled: AtomicBool::new(false) })
     }
 
+    /// The state of an endpoint in a new generation: the gate goes on while its limit stays, the mark while the URL does.
+    pub fn renewed(endpoint: Arc<Endpoint>, before: &Snapshot) -> Arc<Self> {
+        let fresh = Self::new(endpoint);
+        let Some(old) = before.endpoints.get(&fresh.endpoint.name) else { return fresh };
+        let same_limit = old.endpoint.max_in_flight == fresh.endpoint.max_in_flight;
+        Arc::new(Self {
+            endpoint: Arc::clone(&fresh.endpoint),
+            gate: Arc::clone(if same_limit { &old.gate } else { &fresh.gate }),
+            target: fresh.target.clone(),
+            disabled: AtomicBool::new(old.target == fresh.target && old.is_disabled()),
+        })
+    }
+
     /// Whether its deliveries are held.
     pub fn is_disabled(&self) -> bool {
         self.disabled.load(Ordering::Relaxed)

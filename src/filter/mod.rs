@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl};
     use crate::event;
-    use crate::route::RetrySchedule;
+    use crate::route::{OnError, RetrySchedule};
 
     fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
         let endpoint = Arc::new(Endpoint {
@@ -146,6 +146,7 @@ mod tests {
                 route: name.into(),
                 endpoint,
                 plugins: vec![],
+                on_error: OnError::default(),
                 retry: RetrySchedule::default(),
             })],
         }

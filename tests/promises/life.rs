@@ -14,7 +14,7 @@ use branchline::event::Event;
 use branchline::filter::RouteTable;
 use branchline::metrics::Metrics;
 use branchline::plugin::PluginHost;
-use branchline::route::{RetrySchedule, Route, Subscription};
+use branchline::route::{OnError, RetrySchedule, Route, Subscription};
 use branchline::store::embedded::EmbeddedStore;
 use branchline::store::{Store, StoreOptions};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,7 @@ async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, 
         route: "route".into(),
         endpoint: Arc::clone(&endpoint),
         plugins: vec![],
+        on_error: OnError::default(),
         retry: RetrySchedule::default(),
     });
     let routes = RouteTable::compile(&[Route {

@@ -211,6 +211,49 @@ async fn probes_metrics_and_logs_tell_what_happens_and_no_secret() {
     }
 }
 
+/// A route for everything to a path of the receiver.
+fn route_to(receiver: &Receiver, path: &str) -> String {
+    let url = receiver.url(path);
+    format!(
+        "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n[endpoints.x]\nurl = \"{url}\"\n[[routes]]\nname = \"all\"\nevents = [\"**\"]\nsubscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_swaps_the_config_and_a_bad_one_never_replaces_a_good_one() {
+    let receiver = Receiver::start().await;
+    let mut router = RouterProcess::new("file:{folder}/data", &route_to(&receiver, "/first"));
+    router.start().await;
+    send(&router, "evt_1").await;
+    arrived(&receiver, "/first", 1).await;
+
+    router.write_config(&route_to(&receiver, "/second"));
+    let (status, answer) = router.post_admin("/api/v1/reload").await;
+    assert_eq!((status, answer.contains("\"generation\":2")), (StatusCode::OK, true), "{answer}");
+    send(&router, "evt_2").await;
+    arrived(&receiver, "/second", 1).await;
+
+    router.write_config("[endpoint.x]\nurl = \"https://example.com/\"\n");
+    let (status, answer) = router.post_admin("/api/v1/reload").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.contains("branchline.toml:13:") && answer.contains("did you mean `endpoints`"), "{answer}");
+    let (_, shown) = router.get("/api/v1/config").await.unwrap();
+    assert!(shown.contains("\"generation\":2") && shown.contains("lastFault"), "{shown}");
+    send(&router, "evt_3").await;
+    arrived(&receiver, "/second", 2).await;
+
+    router.write_config(&route_to(&receiver, "/third"));
+    router.hang_up();
+    eventually("the third generation is in use", PATIENCE, async || {
+        let (_, shown) = router.get("/api/v1/config").await?;
+        (shown.contains("\"generation\":3") && !shown.contains("lastFault")).then_some(())
+    })
+    .await;
+    send(&router, "evt_4").await;
+    arrived(&receiver, "/third", 1).await;
+    assert_eq!((receiver.count("/first"), receiver.count("/second")), (1, 2));
+}
+
 #[test]
 fn an_invalid_config_ends_with_78_and_names_its_place() {
     let folder = tempfile::tempdir().unwrap();
