@@ -106,7 +106,7 @@ pub struct Admin {
 pub struct StoreSettings {
     /// `url`, default `file:data`.
     pub url: StoreUrl,
-    /// `partitions`, default 4 (16 for a Cluster): fixed when the store is first used. Redis only.
+    /// `partitions`, default 1 (16 for a Cluster): fixed when the store is first used. Redis only.
     pub partitions: u16,
     /// `retention` (default 7 d), `dedupe_window` (default 10 min); the lease follows from the longest endpoint timeout.
     pub options: StoreOptions,

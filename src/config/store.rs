@@ -12,7 +12,8 @@ use crate::secret::Secret;
 use crate::store::StoreOptions;
 
 const CLUSTER_NODES_MAX: usize = 1_000;
-const PARTITIONS: u16 = 4;
+/// One server does one thing at a time: more partitions only make its batches smaller (by a third fewer events/s with four).
+const PARTITIONS: u16 = 1;
 const PARTITIONS_OF_A_CLUSTER: u16 = 16;
 
 pub(super) fn store(mut table: Table<'_>) -> StoreSettings {
