@@ -235,15 +235,14 @@ impl Metrics {
         self.dead_letters.set(stats.dead_letters);
     }
 
-    /// Events that this process holds.
-    pub fn events_in_flight(&self) -> &Gauge {
-        &self.events_in_flight
+    /// An event is claimed; it is held until the answer is dropped.
+    pub fn event_begins(&self) -> UnderWay<'_> {
+        UnderWay::enter(&self.events_in_flight)
     }
 
     /// An HTTP request to an endpoint begins; it is under way until the answer is dropped.
-    pub fn attempt_begins(&self) -> AttemptUnderWay<'_> {
-        self.attempts_in_flight.inc();
-        AttemptUnderWay(&self.attempts_in_flight)
+    pub fn attempt_begins(&self) -> UnderWay<'_> {
+        UnderWay::enter(&self.attempts_in_flight)
     }
 
     /// Open connections of producers.
@@ -260,10 +259,17 @@ impl Metrics {
     }
 }
 
-/// Counts an attempt until it is dropped: an attempt may be dropped in the middle.
-pub struct AttemptUnderWay<'metrics>(&'metrics Gauge);
+/// Counts something in flight until it is dropped: it may be dropped in the middle.
+pub struct UnderWay<'metrics>(&'metrics Gauge);
 
-impl Drop for AttemptUnderWay<'_> {
+impl<'metrics> UnderWay<'metrics> {
+    fn enter(gauge: &'metrics Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

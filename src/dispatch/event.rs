@@ -26,6 +26,7 @@ const LATE_PARK: Duration = Duration::from_millis(500);
 /// Walks a claimed event to its settlement, and what was detached from it to its own.
 pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSemaphorePermit) {
     let deadline = Instant::now() + DETACH_AFTER;
+    let held = context.metrics.event_begins();
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
     let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
@@ -89,7 +90,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         }
     };
     context.scheduled_in(soonest);
-    drop(slot);
+    drop((held, slot));
 
     // What is on the wire goes on without the event.
     let mut claims: Vec<(usize, Option<DeliveryClaim>)> =

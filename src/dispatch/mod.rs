@@ -72,7 +72,6 @@ impl Context {
 /// The dispatcher. [`Dispatcher::run`] ends when it is told to stop.
 pub struct Dispatcher {
     context: Arc<Context>,
-    limits: Limits,
     event_slots: Arc<Semaphore>,
     delivery_slots: Arc<Semaphore>,
     walks: TaskTracker,
@@ -101,7 +100,6 @@ impl Dispatcher {
                 attempts,
                 schedule_changed: Notify::new(),
             }),
-            limits,
             event_slots: Arc::new(Semaphore::new(limits.events_in_flight_max)),
             delivery_slots: Arc::new(Semaphore::new(limits.attempts_in_flight_max)),
             walks: TaskTracker::new(),
@@ -130,8 +128,6 @@ impl Dispatcher {
                 () = stop.cancelled() => return,
                 claims = self.context.store.claim_events(free, CLAIM_WAIT) => claims,
             };
-            let in_flight = self.limits.events_in_flight_max - self.event_slots.available_permits();
-            self.context.metrics.events_in_flight().set(i64::try_from(in_flight).unwrap_or(i64::MAX));
             let claims = match claims {
                 Ok(claims) => claims,
                 Err(error) => {
