@@ -264,7 +264,8 @@ impl Router {
         gate.set(accept::Closure::StoreAway, stats.is_err());
         let stats = stats?;
         self.metrics.store(&stats);
-        gate.set(accept::Closure::Backlog, stats.backlog > self.backlog_events_max);
+        // What waits in the schedule takes as much room as what was never claimed.
+        gate.set(accept::Closure::Backlog, stats.backlog + stats.scheduled > self.backlog_events_max);
         Ok(())
     }
 
@@ -274,6 +275,7 @@ impl Router {
         for endpoint in snapshot.endpoints() {
             let disabled = marks.iter().any(|m| *m.name == *endpoint.endpoint.name && m.target == endpoint.target);
             if endpoint.set_disabled(disabled) && !disabled {
+                endpoint.enable();
                 self.dispatcher.schedule_changed();
             }
         }
@@ -297,7 +299,7 @@ fn json(status: &reload::Status) -> serde_json::Value {
 /// What `/readyz` says of a shut gate.
 fn not_ready(closure: accept::Closure) -> String {
     match closure {
-        accept::Closure::Backlog => "the backlog is over `ingest.backlog_events_max`",
+        accept::Closure::Backlog => "what waits is over `ingest.backlog_events_max`",
         accept::Closure::StoreAway => "the store does not answer",
         accept::Closure::Draining => "stopping",
     }

@@ -214,7 +214,7 @@ impl State {
             Ok(was_disabled) => was_disabled,
             Err(error) => return store_problem(&error),
         };
-        endpoint.set_disabled(false);
+        endpoint.enable();
         let subscriptions = snapshot.subscriptions_of(name);
         let mut due = 0;
         loop {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::config::Config;
-use crate::dispatch::{Consumer, EndpointState, Snapshot};
+use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{RouteFault, RouteTable};
 use crate::plugin::{Chain, Plugin, PluginHost};
 
@@ -63,6 +63,7 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
                 subscription: Arc::clone(subscription),
                 chain: (!links.is_empty()).then(|| Arc::new(Chain::new(links))),
                 endpoint: Arc::clone(endpoint),
+                plugin_row: Row::default(),
             });
         }
     }

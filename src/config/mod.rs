@@ -88,7 +88,7 @@ pub struct Ingest {
     pub connections_per_address_max: usize,
     /// `bodies_bytes_max`, default 256 MiB: all bodies that are being read or stored at one time.
     pub bodies_bytes_max: usize,
-    /// `backlog_events_max`, default 1,000,000: above it, producers get 503.
+    /// `backlog_events_max`, default 1,000,000: events not yet settled and deliveries in the schedule; above it, producers get 503.
     pub backlog_events_max: u64,
 }
 

@@ -3,7 +3,7 @@
 //! Both an event's first attempts and the schedule's later ones go this way; they differ only in how
 //! the conclusion is written.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Context;
@@ -14,14 +14,16 @@ use crate::delivery::{
     Attempt, AttemptResult, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord,
     PluginNote, Request, Waiting, Work,
 };
+use crate::endpoint::BodyFormat;
 use crate::event::Event;
 use crate::plugin::{ChainEnd, ChainRun};
 use crate::send::body_for;
 use crate::settle::{self, Decision};
 use crate::store::DisabledEndpoint;
 
-/// How long a delivery is parked when the router itself, and not its endpoint, is at a limit.
-const BUSY_PARK: Duration = Duration::from_secs(1);
+/// How far apart deliveries come back whose plugins could not run. A plugin that can't keep up must not cost the store
+/// more than a few hundred claims a second.
+const PLUGIN_RETURN_STEP: Duration = Duration::from_millis(5);
 
 /// How long a delivery to a disabled endpoint waits before it is looked at again. Enabling the endpoint makes it due at once.
 const DISABLED_PARK: Duration = Duration::from_secs(300);
@@ -32,6 +34,22 @@ pub(super) struct Duty {
     pub id: DeliveryId,
     pub event: EventHead,
     pub consumer: Arc<Consumer>,
+    pub bodies: Arc<Bodies>,
+}
+
+/// An event's body in each format, made once for all subscriptions that send the event as it is.
+#[derive(Default)]
+pub(super) struct Bodies([OnceLock<Arc<Request>>; 3]);
+
+impl Bodies {
+    fn of(&self, event: &Event, format: BodyFormat) -> Arc<Request> {
+        let place = match format {
+            BodyFormat::Envelope => 0,
+            BodyFormat::Payload => 1,
+            BodyFormat::CloudEvents => 2,
+        };
+        Arc::clone(self.0[place].get_or_init(|| Arc::new(body_for(event, format))))
+    }
 }
 
 /// What a step came to.
@@ -191,7 +209,7 @@ pub(super) async fn advance(
         Admission::Park(after) => return parked(attempts, notes, after, Waiting::Parked),
     };
     let Ok(_under_way) = context.attempts.try_acquire() else {
-        return parked(attempts, notes, with_jitter(BUSY_PARK), Waiting::Parked);
+        return parked(attempts, notes, endpoint.gate.time_to_return(), Waiting::Parked);
     };
     if progress.is_some_and(|progress| !progress.begin_sending(&request)) {
         return None;
@@ -214,17 +232,19 @@ enum Prepared {
 async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: u32) -> (Prepared, Vec<PluginNote>) {
     let format = duty.consumer.endpoint.endpoint.format;
     let Some(chain) = &duty.consumer.chain else {
-        return (Prepared::Request(Arc::new(body_for(&event, format))), vec![]);
+        return (Prepared::Request(duty.bodies.of(&event, format)), vec![]);
     };
     let at = context.clock.now();
     let subscription = Arc::clone(&duty.consumer.subscription.name);
     let ChainRun { end, notes } = context.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await;
-    let parked = |work, after, why| {
+    let parked = |work, after: Duration, why| {
+        let after = after.max(duty.consumer.plugin_row.place(PLUGIN_RETURN_STEP));
         let (outcome, rest) = waits(context, work, with_jitter(after), why);
         Prepared::Concluded(outcome, rest)
     };
     let prepared = match end {
-        ChainEnd::Event { event, .. } => Prepared::Request(Arc::new(body_for(&event, format))),
+        ChainEnd::Event { event, changed: false } => Prepared::Request(duty.bodies.of(&event, format)),
+        ChainEnd::Event { event, changed: true } => Prepared::Request(Arc::new(body_for(&event, format))),
         ChainEnd::Send(request) => Prepared::Request(Arc::new(request)),
         ChainEnd::Dropped { plugin, reason } => {
             Prepared::Concluded(Outcome::Dropped { plugin: plugin.to_string(), reason }, Rest::Ended)
@@ -234,7 +254,7 @@ async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: 
             let outcome = Outcome::DeadLetter { reason: DeadLetterReason::Plugin, detail: detail.clone() };
             Prepared::Concluded(outcome, Rest::Dead(Work::Run(event), DeadLetterReason::Plugin, detail))
         }
-        ChainEnd::Busy => parked(Work::Run(event), BUSY_PARK, Waiting::Parked),
+        ChainEnd::Busy => parked(Work::Run(event), Duration::ZERO, Waiting::Parked),
         ChainEnd::Open { after, .. } => parked(Work::Run(event), after, Waiting::Breaker),
         ChainEnd::Fault { plugin, kind, detail, retryable } => {
             let result = AttemptResult::PluginFailed { plugin: plugin.to_string(), error: kind, detail, retryable };

@@ -17,7 +17,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: Owne
     };
     drop(snapshot);
     let (delivery, attempts) = (&claim.delivery, claim.delivery.attempts.clone());
-    let duty = Duty { id: delivery.id.clone(), event: delivery.event.clone(), consumer };
+    let duty = Duty { id: delivery.id.clone(), event: delivery.event.clone(), consumer, bodies: Arc::default() };
     let work = delivery.work.clone();
     let Some(conclusion) = advance(&context, &duty, attempts, work, None).await else {
         unreachable!("only an event takes work away");

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use branchline::clock::{Clock, Timestamp};
 use branchline::config::Sandbox;
 use branchline::delivery::{Attempt, AttemptResult, DeadLetterReason, DeliveryId, EventHead, Outcome, Request};
-use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
+use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Row, Snapshot, Transport};
 use branchline::endpoint::{BodyFormat, Endpoint, EndpointUrl};
 use branchline::event::Event;
 use branchline::filter::RouteTable;
@@ -83,7 +83,8 @@ async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, 
         subscriptions: vec![Arc::clone(&subscription)],
     }])
     .unwrap();
-    let consumer = Consumer { subscription, chain: None, endpoint: EndpointState::new(endpoint) };
+    let endpoint = EndpointState::new(endpoint);
+    let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default() };
     let snapshot = Snapshot::new(1, routes, vec![consumer]);
     let script = Arc::new(Script { clock, answers, requests: Mutex::default() });
     let metrics = Metrics::default();

@@ -176,6 +176,28 @@ async fn a_hanging_endpoint_does_not_hold_up_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_where_that_would_take_for_ever_filters_the_event_and_says_so() {
+    let receiver = Receiver::start().await;
+    let condition = "where = \"payload.items.all(x, payload.items.exists(y, y.ref == x.id))\"\nsubscriptions";
+    let config = one_endpoint(&receiver, "", "", "").replace("subscriptions", condition);
+    let mut router = RouterProcess::new("file:{folder}/data", &config);
+    router.start().await;
+    let items: Vec<String> = (0..20_000).map(|n| format!(r#"{{"id":{n},"ref":{n}}}"#)).collect();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        let event = format!(r#"{{"id":"{id}","eventType":"a.b","payload":{{"items":[{}]}}}}"#, items.join(","));
+        assert_eq!(router.post("application/json", event).await.unwrap().0, StatusCode::ACCEPTED);
+    }
+    let small = r#"{"id":"evt_4","eventType":"a.b","payload":{"items":[{"id":1,"ref":1}]}}"#;
+    assert_eq!(router.post("application/json", small).await.unwrap().0, StatusCode::ACCEPTED);
+    arrived(&receiver, "/x", 1).await;
+    eventually("the large ones are filtered", PATIENCE, async || {
+        let (_, metrics) = router.get("/metrics").await?;
+        metrics.contains(r#"branchline_outcomes_total{subscription="x",outcome="filtered"} 3"#).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn probes_metrics_and_logs_tell_what_happens_and_no_secret() {
     let receiver = Receiver::start().await;
     receiver.answers("/x", &[500, 200]);
