@@ -15,7 +15,6 @@ use super::host::{Chain, ChainEnd, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
 use super::verdict::{Fault, Verdict};
-use crate::delivery::PluginFaultKind;
 use crate::event::Event;
 use crate::metrics::Metrics;
 
@@ -127,6 +126,11 @@ impl Scheduler {
         if wake {
             self.wake.notify_one();
         }
+    }
+
+    /// What makes deadlines hold.
+    pub(super) fn ticker(&self) -> &Ticker {
+        &self.ticker
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -259,12 +263,7 @@ impl Scheduler {
     /// One call, whose panic would be ours and ends nothing but the call.
     fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
         let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
-        let report = called.unwrap_or_else(|_| Report {
-            verdict: Err(Fault::new(PluginFaultKind::Host, "the sandbox failed; this is a bug")),
-            duration: Duration::ZERO,
-            memory_bytes_peak: 0,
-            log: Vec::new(),
-        });
+        let report = called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"));
         let word = match &report.verdict {
             Ok(verdict) => verdict.as_str(),
             Err(fault) => fault.kind.as_str(),
