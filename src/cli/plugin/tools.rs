@@ -16,6 +16,9 @@ use crate::config::user_cache;
 /// What a tool may print that is kept for an error message.
 const SHOWN_BYTES_MAX: usize = 4000;
 
+/// How to get Python.
+pub const PYTHON: &str = "Python 3.10 or newer with venv: `apt-get install python3 python3-venv`";
+
 /// Where fetched tools are, and whether more may be fetched.
 pub struct Tools {
     folder: PathBuf,
@@ -68,6 +71,19 @@ impl Tools {
         renamed.map(|()| place)
     }
 
+    /// As [`Tools::fetched`], but where this repository's own scripts have put the tool already, it is taken from there.
+    pub fn shared(
+        &self,
+        name: &str,
+        size: &str,
+        fetch: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<PathBuf, Error> {
+        match self.folder.parent().map(|folder| folder.join(name)).filter(|folder| folder.is_dir()) {
+            Some(folder) => Ok(folder),
+            None => self.fetched(name, size, fetch),
+        }
+    }
+
     /// A package of npm at this version, with its dependencies; gives the folder of its programs.
     pub fn npm(&self, name: &str, version: &str, size: &str) -> Result<PathBuf, Error> {
         let npm = need("npm", "Node.js 20 or newer with npm: `apt-get install nodejs npm`, or from nodejs.org")?;
@@ -82,10 +98,10 @@ impl Tools {
         Ok(place.join("node_modules/.bin"))
     }
 
-    /// A package of PyPI at this version, in a virtual environment of its own; gives the folder of its programs.
+    /// A package of PyPI at this version; gives the folder of its modules, for `PYTHONPATH`.
     pub fn pip(&self, name: &str, version: &str, size: &str) -> Result<PathBuf, Error> {
-        let python = need("python3", "Python 3.10 or newer with venv: `apt-get install python3 python3-venv`")?;
-        // An environment holds its own path, so it can't be fetched beside its place: what pip puts there can.
+        let python = need("python3", PYTHON)?;
+        // The environment is there for its pip alone. It holds its own path, so it could not be renamed; packages can.
         let place = self.fetched(&format!("{name}-{version}"), size, |folder| {
             let environment = folder.join("environment");
             run(Command::new(&python).args(["-m", "venv"]).arg(&environment))?;

@@ -14,10 +14,11 @@ pub(super) fn build(job: &Job<'_>) -> Result<String, Error> {
     let packages = job.tools.pip("componentize-py", VERSION, "47 MB")?;
     let contract = job.contract()?;
     tools::run(
-        Command::new(packages.join("bin/componentize-py"))
+        Command::new(tools::need("python3", tools::PYTHON)?)
             .env("PYTHONPATH", &packages)
             .current_dir(job.folder)
-            .arg("-d")
+            // The program that pip wrote begins with the path of an environment that is gone.
+            .args(["-c", "import sys, componentize_py; sys.exit(componentize_py.script())", "-d"])
             .arg(contract)
             .args(["-w", WORLD, "componentize", "--stub-wasi", "plugin", "-o"])
             .arg(&job.output),

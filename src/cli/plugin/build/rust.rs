@@ -93,7 +93,7 @@ fn distribution(tools: &Tools) -> Result<Toolchain, Error> {
         return Err(Error::Failed(advice));
     }
     let folder = tools
-        .fetched("rustc-web", "1 GB", |folder| {
+        .shared("rustc-web", "1 GB", |folder| {
             tools::run(Command::new("sh").args(["-c", UNPACK, "unpack-rustc-web"]).arg(folder))
         })
         .map_err(|error| Error::Failed(format!("{advice}.\n{error}")))?;
