@@ -53,12 +53,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         Ok::<_, Error>((host, plugin))
     })?;
     let failed = |fault: Fault| Error::Failed(format!("a call failed ({}): {}", fault.kind.as_str(), fault.detail));
-    let load = |threads| Load {
-        config: config.as_str().into(),
-        event: event.clone(),
-        threads,
-        duration: options.duration,
-    };
+    let load =
+        |threads| Load { config: config.as_str().into(), event: event.clone(), threads, duration: options.duration };
     let one = host.measure(&plugin, &load(1)).map_err(failed)?;
     let two = host.measure(&plugin, &load(THREADS)).map_err(failed)?;
     let bare = host.measure_bare(&plugin, &load(1)).map_err(failed)?;
@@ -95,9 +91,7 @@ fn per_second(measured: &Measurement) -> u64 {
 }
 
 fn row(name: &str, threads: usize, measured: &Measurement) -> Value {
-    let micros = |spread: Spread| {
-        json!({ "medianMicros": spread.median.as_nanos() as f64 / 1e3, "p99Micros": spread.p99.as_nanos() as f64 / 1e3 })
-    };
+    let micros = |spread: Spread| json!({ "medianMicros": spread.median.as_nanos() as f64 / 1e3, "p99Micros": spread.p99.as_nanos() as f64 / 1e3 });
     json!({
         "name": name,
         "threads": threads,

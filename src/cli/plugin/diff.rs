@@ -16,8 +16,9 @@ pub fn diff(old: &str, new: &str) -> String {
     } else {
         lines = align(&old, &new);
     }
-    let is_near_change =
-        |at: usize| lines[at.saturating_sub(AROUND)..(at + AROUND + 1).min(lines.len())].iter().any(|line| line.0 != ' ');
+    let is_near_change = |at: usize| {
+        lines[at.saturating_sub(AROUND)..(at + AROUND + 1).min(lines.len())].iter().any(|line| line.0 != ' ')
+    };
     let mut text = String::new();
     let mut left_out = false;
     for (at, (mark, line)) in lines.iter().enumerate() {

@@ -92,7 +92,8 @@ impl Fixture {
                 expectation.iter().map(|(key, value)| (key.clone(), format!("{value:#}").replace('\n', "\n  "))),
             );
         }
-        let members: Vec<_> = members.iter().map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str()))).collect();
+        let members: Vec<_> =
+            members.iter().map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str()))).collect();
         format!("{{\n{}\n}}\n", members.join(",\n"))
     }
 }

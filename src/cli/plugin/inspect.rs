@@ -62,12 +62,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     list("imports", &found.imports);
     list("exports", &found.exports);
     println!("  {:<10} {} bytes ({})", "size", units::count(bytes.len() as u64), units::bytes(bytes.len()));
-    println!(
-        "  {:<10} {} at the start, of {}",
-        "memory",
-        units::bytes(memory),
-        units::bytes(spec.memory_bytes_max)
-    );
+    println!("  {:<10} {} at the start, of {}", "memory", units::bytes(memory), units::bytes(spec.memory_bytes_max));
     println!("  {:<10} {}", "sha256", plugin.sha256());
     list("toolchain", &found.producers);
     println!("  a router takes it (loaded in {})", units::time(load_time));

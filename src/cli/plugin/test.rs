@@ -104,7 +104,8 @@ fn locate(plugin: &Path, fixtures: Option<&Path>) -> Result<(PathBuf, PathBuf), 
     let shown = plugin.display();
     let component = if plugin.is_dir() {
         let inside = plugin.join(COMPONENT);
-        let beside = plugin.canonicalize().ok().map(|folder| folder.with_extension("wasm")).filter(|file| file.is_file());
+        let beside =
+            plugin.canonicalize().ok().map(|folder| folder.with_extension("wasm")).filter(|file| file.is_file());
         match (inside.is_file(), beside) {
             (true, _) | (false, None) => inside,
             (false, Some(beside)) => beside,

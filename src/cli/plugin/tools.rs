@@ -31,7 +31,9 @@ impl Tools {
         let folder = match std::env::var_os("BRANCHLINE_TOOLS").map(PathBuf::from).filter(|path| path.is_absolute()) {
             Some(folder) => folder,
             None => user_cache(|name| std::env::var_os(name))
-                .ok_or_else(|| Error::Failed("set BRANCHLINE_TOOLS to a folder for tools: there is no HOME".to_owned()))?
+                .ok_or_else(|| {
+                    Error::Failed("set BRANCHLINE_TOOLS to a folder for tools: there is no HOME".to_owned())
+                })?
                 .join("tools"),
         };
         Ok(Self { folder, may_fetch })
@@ -57,9 +59,8 @@ impl Tools {
         }
         eprintln!("branchline: fetching {name} ({size}) into {}", self.folder.display());
         let fresh = self.folder.join(format!("{name}.{}.fresh", std::process::id()));
-        let failed = |what: &str, error: std::io::Error| {
-            Error::Failed(format!("can't {what} `{}`: {error}", fresh.display()))
-        };
+        let failed =
+            |what: &str, error: std::io::Error| Error::Failed(format!("can't {what} `{}`: {error}", fresh.display()));
         let _ = std::fs::remove_dir_all(&fresh); // Left by a process of the same number that was killed.
         std::fs::create_dir_all(&fresh).map_err(|error| failed("make the folder", error))?;
         let renamed = fetch(&fresh).and_then(|()| match std::fs::rename(&fresh, &place) {

@@ -20,7 +20,13 @@ pub(super) fn build(job: &Job<'_>, language: Language) -> Result<String, Error> 
         Command::new(esbuild)
             .current_dir(job.folder)
             .arg(language.entry())
-            .args(["--bundle", "--format=esm", "--target=es2022", "--log-level=warning", "--external:branchline:plugin/*"])
+            .args([
+                "--bundle",
+                "--format=esm",
+                "--target=es2022",
+                "--log-level=warning",
+                "--external:branchline:plugin/*",
+            ])
             .arg(format!("--outfile={}", bundle.display())),
     )?;
     tools::run(

@@ -63,7 +63,8 @@ fn rustup() -> Option<Toolchain> {
     if !has_target() {
         let rustup = tools::find("rustup")?;
         eprintln!("branchline: adding the target {TARGET} with rustup");
-        if !tools::succeeds_within(Command::new(rustup).args(["target", "add", TARGET]), RUSTUP_TIMEOUT) || !has_target()
+        if !tools::succeeds_within(Command::new(rustup).args(["target", "add", TARGET]), RUSTUP_TIMEOUT)
+            || !has_target()
         {
             return None;
         }
@@ -73,7 +74,9 @@ fn rustup() -> Option<Toolchain> {
 
 fn has_target() -> bool {
     let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
-    let Ok(folder) = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()) else { return false };
+    let Ok(folder) = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()) else {
+        return false;
+    };
     std::fs::read_dir(folder).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
     })
@@ -117,8 +120,8 @@ fn distribution(tools: &Tools) -> Result<Toolchain, Error> {
 fn linker() -> Option<PathBuf> {
     let printed = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
     let rustlib = PathBuf::from(String::from_utf8_lossy(&printed.stdout).trim()).join("lib/rustlib");
-    let own = std::fs::read_dir(rustlib)
-        .ok()
-        .and_then(|mut targets| targets.find_map(|target| Some(target.ok()?.path().join("bin/rust-lld")).filter(|file| file.is_file())));
+    let own = std::fs::read_dir(rustlib).ok().and_then(|mut targets| {
+        targets.find_map(|target| Some(target.ok()?.path().join("bin/rust-lld")).filter(|file| file.is_file()))
+    });
     own.or_else(|| ["rust-lld", "wasm-ld", "wasm-ld-19"].into_iter().find_map(tools::find))
 }

@@ -58,7 +58,8 @@ const RUST: &[File] = &[
     sdk!("src/verdict.rs"),
 ];
 
-const JAVASCRIPT: &[File] = &[WIT, example!("js", "README.md"), example!("js", "package.json"), example!("js", "plugin.js")];
+const JAVASCRIPT: &[File] =
+    &[WIT, example!("js", "README.md"), example!("js", "package.json"), example!("js", "plugin.js")];
 
 const TYPESCRIPT: &[File] = &[
     WIT,
