@@ -3,6 +3,7 @@
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod demo; // Everything on one machine, nothing to install.
 mod logging; // Where logs go and what they look like.
+mod plugin; // From an empty folder to a plugin that a router runs.
 mod serve; // The router.
 
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ enum Command {
     Demo(demo::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
+    /// Write plugins: make, build, inspect, test and measure them.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
 }
 
 /// Why a command failed. Its text is for the person at the terminal.
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => serve::run(&config),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Plugin(command) => plugin::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,7 @@ use ipnet::IpNet;
 
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place};
+pub use sections::user_cache;
 
 use crate::endpoint::Endpoint;
 use crate::route::Route;

@@ -85,7 +85,7 @@ pub(super) fn sandbox(mut table: Table<'_>) -> Sandbox {
             .text()
             .filter(|text| !text.is_empty())
             .map(|text| table.reading.origins.folder(&entry.key).join(&*text)),
-        None => user_cache(&table),
+        None => user_cache(|name| table.reading.environment.get(name)),
     };
     table.end();
     Sandbox { threads, cache }
@@ -106,8 +106,8 @@ pub(super) fn log(mut table: Table<'_>) -> Log {
 }
 
 /// `branchline` in the user's cache folder, by the XDG rules: a relative `XDG_CACHE_HOME` counts as none.
-fn user_cache(table: &Table<'_>) -> Option<PathBuf> {
-    let folder = |name| table.reading.environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+pub fn user_cache<T: Into<PathBuf>>(variable: impl Fn(&str) -> Option<T>) -> Option<PathBuf> {
+    let folder = |name| variable(name).map(Into::into).filter(|path: &PathBuf| path.is_absolute());
     let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(caches.join("branchline"))
 }

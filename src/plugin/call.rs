@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::bindings::Event as GuestEvent;
-use super::engine::{Ticker, ticks};
+use super::engine::{INSTRUCTIONS_MAX, Metering, Ticker, ticks};
 use super::host::Plugin;
 use super::imports::{CallState, Subject};
 use super::log::LogLine;
@@ -30,15 +30,34 @@ pub struct Report {
     pub verdict: Result<Verdict, Fault>,
     /// From before the instance was made to after it was thrown away.
     pub duration: Duration,
+    /// The part of it until the instance could be called.
+    pub instantiation: Duration,
+    /// Instructions that it executed, where the sandbox counts them.
+    pub instructions: Option<u64>,
     /// The most linear memory that it had.
     pub memory_bytes_peak: usize,
     /// What it logged.
     pub log: Vec<LogLine>,
 }
 
+impl Report {
+    /// Nothing ran, through no fault of the plugin's.
+    pub(super) fn not_run(why: &str) -> Self {
+        Self {
+            verdict: Err(Fault::new(PluginFaultKind::Host, why)),
+            duration: Duration::ZERO,
+            instantiation: Duration::ZERO,
+            instructions: None,
+            memory_bytes_peak: 0,
+            log: Vec::new(),
+        }
+    }
+}
+
 /// Calls `handle` of `plugin` with `event`.
 pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: &Arc<Event>) -> Report {
     let started = Instant::now();
+    let mut instantiation = Duration::ZERO;
     let (returned, state) = run(plugin, ticker, subject, |store| {
         let guest = GuestEvent {
             id: &event.id,
@@ -51,10 +70,18 @@ pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: 
         };
         let instance = plugin.loaded.pre.instantiate(&mut *store)?;
         store.data_mut().instantiated = true;
+        instantiation = started.elapsed();
         instance.call_handle(store, guest)
     });
     let verdict = returned.and_then(|returned| verdict::check(returned, event, plugin.output_bytes_max));
-    Report { verdict, duration: started.elapsed(), memory_bytes_peak: state.memory.peak_bytes, log: state.log.lines }
+    Report {
+        verdict,
+        duration: started.elapsed(),
+        instantiation,
+        instructions: state.instructions,
+        memory_bytes_peak: state.memory.peak_bytes,
+        log: state.log.lines,
+    }
 }
 
 /// Calls `validate-config` of `plugin`, if it has one.
@@ -88,11 +115,18 @@ fn run<R>(
     store.set_hostcall_fuel(plugin.output_bytes_max.saturating_add(HANDED_OVER_SLACK_BYTES));
     store.set_max_component_handles(HANDLES_MAX);
     store.epoch_deadline_trap();
+    if plugin.metering == Metering::Instructions {
+        // It fails only where the engine doesn't count, and then there is nothing to tell.
+        let _ = store.set_fuel(INSTRUCTIONS_MAX);
+    }
     let guard = ticker.call();
     // Before the instance is made: start functions run there.
     store.set_epoch_deadline(ticks(plugin.deadline));
     let returned = body(&mut store);
     drop(guard);
+    if plugin.metering == Metering::Instructions {
+        store.data_mut().instructions = store.get_fuel().ok().map(|left| INSTRUCTIONS_MAX - left);
+    }
     let state = store.into_data();
     state.log.write(&plugin.name, state.subject(), &plugin.log_budget);
     (returned.map_err(|error| fault(plugin, &state, &error)), state)

@@ -24,8 +24,9 @@ pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 /// Elements of one table.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
-/// Core instances of one component: the module, and what `wasm-tools component new` puts around it.
-pub(super) const CORE_INSTANCES_MAX: u32 = 16;
+/// Core instances of one component: the module, and what a componentizer puts around it. CPython with its shared libraries
+/// has 38, everything else fewer than 16. They are counted, nothing is reserved for them.
+pub(super) const CORE_INSTANCES_MAX: u32 = 64;
 /// Stack of the guest.
 const STACK_BYTES_MAX: usize = 512 << 10;
 /// Components whose memory stays warm: a slot that served a component before is reset faster for it than for another.
@@ -34,8 +35,20 @@ const WARM_SLOTS: u32 = 256;
 /// touch; with all slots warm it bounds what the pool holds.
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 
+/// Whether instructions are counted. It costs a third of a call's time, so only the tools for authors do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Metering {
+    /// The router.
+    Off,
+    /// `branchline plugin test`.
+    Instructions,
+}
+
+/// What a metered call may use: so much that only its deadline ends it.
+pub(super) const INSTRUCTIONS_MAX: u64 = 1 << 62;
+
 /// The engine for calls on `threads` threads at a time. Says in the log how memory is reset between calls.
-pub(super) fn engine(threads: usize) -> Result<Engine, Error> {
+pub(super) fn engine(threads: usize, metering: Metering) -> Result<Engine, Error> {
     let scan = can_scan_pages();
     if scan {
         tracing::info!("plugin memory is reset in place between calls (pagemap scan)");
@@ -47,7 +60,7 @@ pub(super) fn engine(threads: usize) -> Result<Engine, Error> {
     // Each memory slot reserves more than 4 GiB of address space. Where that is scarce, fewer slots do.
     let mut warm = WARM_SLOTS;
     loop {
-        match Engine::new(&config(threads, warm, scan)) {
+        match Engine::new(&config(threads, warm, scan, metering)) {
             Ok(engine) => return Ok(engine),
             Err(error) if warm >= 16 => {
                 tracing::warn!(slots = warm, "the sandbox's memory pool does not fit, trying a smaller one: {error:#}");
@@ -60,7 +73,7 @@ pub(super) fn engine(threads: usize) -> Result<Engine, Error> {
     }
 }
 
-fn config(threads: usize, warm_slots: u32, scan: bool) -> Config {
+fn config(threads: usize, warm_slots: u32, scan: bool, metering: Metering) -> Config {
     let threads = u32::try_from(threads).unwrap_or(u32::MAX / 64).min(1024);
     let slots = threads * 2 + 16;
     let mut pool = PoolingAllocationConfig::new();
@@ -92,7 +105,7 @@ fn config(threads: usize, warm_slots: u32, scan: bool) -> Config {
         .memory_init_cow(true)
         .memory_may_move(false)
         .epoch_interruption(true)
-        .consume_fuel(false)
+        .consume_fuel(metering == Metering::Instructions)
         .max_wasm_stack(STACK_BYTES_MAX)
         .native_unwind_info(false)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
@@ -199,7 +212,7 @@ const ENDLESS_LOOP: &[u8] =
 /// Runs an endless loop and sees that its deadline stops it.
 ///
 /// Without this, a mistake in the engine's settings would show as a router whose plugin threads are all gone.
-pub(super) fn self_test(engine: &Engine, ticker: &Arc<Ticker>) -> Result<(), Error> {
+pub(super) fn self_test(engine: &Engine, ticker: &Arc<Ticker>, metering: Metering) -> Result<(), Error> {
     /// Far longer than the loop may take, even on a machine that is very busy.
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -211,6 +224,9 @@ pub(super) fn self_test(engine: &Engine, ticker: &Arc<Ticker>) -> Result<(), Err
             let run = || {
                 let module = Module::from_binary(&engine, ENDLESS_LOOP)?;
                 let mut store = Store::new(&engine, ());
+                if metering == Metering::Instructions {
+                    store.set_fuel(INSTRUCTIONS_MAX)?;
+                }
                 store.epoch_deadline_trap();
                 store.set_epoch_deadline(ticks(TICK));
                 let _guard = ticker.call();
@@ -247,11 +263,13 @@ mod tests {
 
     #[test]
     fn an_endless_loop_is_interrupted_again_and_again() {
-        let engine = engine(2).unwrap();
-        let ticker = Ticker::start(&engine).unwrap();
-        for _ in 0..3 {
-            self_test(&engine, &ticker).unwrap();
+        for metering in [Metering::Off, Metering::Instructions] {
+            let engine = engine(2, metering).unwrap();
+            let ticker = Ticker::start(&engine).unwrap();
+            for _ in 0..3 {
+                self_test(&engine, &ticker, metering).unwrap();
+            }
+            ticker.stop();
         }
-        ticker.stop();
     }
 }

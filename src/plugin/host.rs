@@ -13,14 +13,13 @@ use super::Error;
 use super::breaker::Breaker;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
-use super::engine::{self, Ticker};
+use super::engine::{self, Metering, Ticker};
 use super::error::Refusal;
 use super::imports::{CallState, Subject};
 use super::lanes::LaneId;
 use super::load::{self, Loaded};
 use super::log::LogBudget;
 use super::scheduler::{ChainJob, Job, Scheduler};
-use super::verdict::Fault;
 use crate::config::{PluginSpec, Sandbox};
 use crate::delivery::{PluginFaultKind, PluginNote, Request};
 use crate::event::Event;
@@ -36,6 +35,7 @@ pub struct Plugin {
     pub(super) memory_bytes_max: usize,
     pub(super) output_bytes_max: usize,
     pub(super) log_budget: LogBudget,
+    pub(super) metering: Metering,
     digest: [u8; 32],
     scheduler: Arc<Scheduler>,
 }
@@ -49,6 +49,11 @@ impl Plugin {
     /// The SHA-256 of the component, in hex.
     pub fn sha256(&self) -> String {
         load::hex(&self.digest)
+    }
+
+    /// Bytes of memory that an instance has before it has run.
+    pub fn initial_memory_bytes(&self) -> u64 {
+        self.loaded.initial_memory_bytes
     }
 
     /// Whether it exports `validate-config`.
@@ -185,19 +190,30 @@ struct Shared {
     linker: Linker<CallState>,
     cache: Cache,
     loaded: Mutex<HashMap<[u8; 32], Weak<Loaded>>>,
+    metering: Metering,
 }
 
 impl PluginHost {
     /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
     pub fn start(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
+        Self::start_with(settings, metrics, Metering::Off)
+    }
+
+    /// The same sandbox, which also counts the instructions of each call ([`Report::instructions`]). That slows calls
+    /// down by about a third, so it is for the tools of authors.
+    pub fn start_counting(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
+        Self::start_with(settings, metrics, Metering::Instructions)
+    }
+
+    fn start_with(settings: &Sandbox, metrics: Metrics, metering: Metering) -> Result<Self, Error> {
         let threads = settings.threads.clamp(1, 1024);
-        let engine = engine::engine(threads)?;
+        let engine = engine::engine(threads, metering)?;
         let ticker = Ticker::start(&engine)?;
-        engine::self_test(&engine, &ticker)?;
+        engine::self_test(&engine, &ticker, metering)?;
         let linker = load::linker(&engine).map_err(Error::Engine)?;
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
-        let shared = Arc::new(Shared { engine, linker, cache, loaded: Mutex::default() });
+        let shared = Arc::new(Shared { engine, linker, cache, loaded: Mutex::default(), metering });
         Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
     }
 
@@ -219,6 +235,7 @@ impl PluginHost {
             memory_bytes_max: spec.memory_bytes_max.min(engine::MEMORY_BYTES_MAX),
             output_bytes_max: spec.output_bytes_max,
             log_budget: LogBudget::new(),
+            metering: self.shared.metering,
             digest,
             scheduler: Arc::clone(&self.scheduler),
         }))
@@ -267,12 +284,11 @@ impl PluginHost {
         };
         let (reply, report) = oneshot::channel();
         self.scheduler.push(Job::Once { plugin: Arc::clone(plugin), subject, event, reply });
-        report.await.unwrap_or_else(|_| Report {
-            verdict: Err(Fault::new(PluginFaultKind::Host, "the sandbox is shutting down")),
-            duration: Duration::ZERO,
-            memory_bytes_peak: 0,
-            log: Vec::new(),
-        })
+        report.await.unwrap_or_else(|_| Report::not_run("the sandbox is shutting down"))
+    }
+
+    pub(super) fn ticker(&self) -> &Ticker {
+        self.scheduler.ticker()
     }
 
     /// What the cache of compiled plugins did.

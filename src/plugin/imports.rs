@@ -31,6 +31,8 @@ pub(super) struct CallState {
     pub(super) log: CallLog,
     /// Whether the instance was made; what fails before that without a trap is the host's fault.
     pub(super) instantiated: bool,
+    /// Instructions executed, where they are counted.
+    pub(super) instructions: Option<u64>,
     random_calls: u64,
 }
 
@@ -41,6 +43,7 @@ impl CallState {
             memory: MemoryLimit { bytes_max: memory_bytes_max, bytes: 0, peak_bytes: 0, denied: None },
             log: CallLog::default(),
             instantiated: false,
+            instructions: None,
             random_calls: 0,
         }
     }

@@ -28,7 +28,7 @@ pub(super) struct Loaded {
     /// The optional export.
     pub(super) validate_config: Option<ComponentExportIndex>,
     /// Memory of one instance before it has run.
-    initial_memory_bytes: u64,
+    pub(super) initial_memory_bytes: u64,
 }
 
 impl Loaded {

@@ -11,9 +11,11 @@ mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
 mod host; // What the other stages see.
 mod imports; // What a plugin may ask of the host.
+mod inspect; // What a file says about itself; the last step of a build.
 mod lanes; // Which plugin's work runs next.
 mod load; // From a file to a component that may be called.
 mod log; // What plugins log.
+mod measure; // How long calls take.
 mod scheduler; // The threads.
 mod text; // Texts that a plugin wrote, made fit to show.
 mod verdict; // What a plugin returned, checked.
@@ -22,5 +24,7 @@ pub use cache::CacheCounts;
 pub use call::Report;
 pub use error::{Error, Refusal};
 pub use host::{Chain, ChainEnd, ChainRun, Link, Plugin, PluginHost};
+pub use inspect::{Inspection, componentize, inspect};
 pub use log::{LogLevel, LogLine};
+pub use measure::{Load, Measurement, Spread};
 pub use verdict::{Fault, Verdict};

@@ -132,6 +132,11 @@ impl Scheduler {
         }
     }
 
+    /// What makes deadlines hold.
+    pub(super) fn ticker(&self) -> &Ticker {
+        &self.ticker
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that panics runs while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -294,12 +299,7 @@ impl Scheduler {
     /// One call, whose panic would be ours and ends nothing but the call.
     fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
         let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
-        let report = called.unwrap_or_else(|_| Report {
-            verdict: Err(Fault::new(PluginFaultKind::Host, "the sandbox failed; this is a bug")),
-            duration: Duration::ZERO,
-            memory_bytes_peak: 0,
-            log: Vec::new(),
-        });
+        let report = called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"));
         let word = match &report.verdict {
             Ok(verdict) => verdict.as_str(),
             Err(fault) => fault.kind.as_str(),

@@ -6,6 +6,8 @@ mod config; // A bad config never replaces a good one, and names its file, line 
 mod end_to_end; // The whole job with real processes, on both stores, through `kill -9`.
 mod life; // A failing delivery's 26½ hours, on paused time.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
+mod plugin_languages; // Plugins in every language, from nothing to a delivered message.
+mod plugin_tools; // What authors are told.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_store; // The store in Redis: the contract.

@@ -16,7 +16,7 @@ const EXCEPTIONS: [(&str, &str); 2] = [
 ];
 
 /// Outside crates that only some modules may know.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("cel", &["src/filter"]),
     ("clap", &["src/cli"]),
     ("figment", &["src/config"]),
@@ -25,7 +25,9 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("rusqlite", &["src/store/embedded"]),
     ("rustls", &["src/send"]),
     ("tracing_subscriber", &["src/cli"]),
+    ("wasmparser", &["src/plugin"]),
     ("wasmtime", &["src/plugin"]),
+    ("wit_component", &["src/plugin"]),
 ];
 
 /// Files that may be longer than [`LINES_MAX`], each with its reason.

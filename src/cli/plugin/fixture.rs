@@ -1,0 +1,251 @@
+//! A fixture: an event, a config, and what must come of them, in one JSON file. The format is told in `docs/plugins.md`;
+//! it is the one that the shipped plugins' fixtures have.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::delivery::PluginFaultKind;
+use crate::event::Event;
+use crate::plugin::{Fault, Verdict};
+
+/// The largest fixture that is read.
+const FILE_BYTES_MAX: u64 = 32 << 20;
+/// Keys that say what must come.
+const EXPECTATIONS: [&str; 3] = ["verdict", "error", "configError"];
+
+/// One case, read.
+pub struct Fixture {
+    pub path: PathBuf,
+    pub event: Option<Arc<Event>>,
+    /// JSON text, as it stands in the file.
+    pub config: String,
+    /// What must come, as `{"verdict": …}`, `{"error": …}` or `{"configError": …}`; none where the file has none yet.
+    pub expected: Option<Value>,
+    /// The file's keys in their order, for writing it again.
+    entries: Vec<(String, Box<RawValue>)>,
+}
+
+/// What came.
+#[derive(Clone, Debug)]
+pub enum Given {
+    Verdict(Verdict),
+    /// The plugin said that it failed.
+    Error {
+        code: String,
+        message: String,
+        retryable: bool,
+    },
+    /// The config was refused.
+    ConfigRefused(String),
+    /// The config was accepted, and there is no event to go on with.
+    ConfigAccepted,
+    /// The call failed otherwise.
+    Failed {
+        kind: PluginFaultKind,
+        detail: String,
+    },
+}
+
+impl Fixture {
+    /// Reads a case.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = read_text(path)?;
+        let Entries(entries) = serde_json::from_str(&text).map_err(|error| format!("not a fixture: {error}"))?;
+        for (key, _) in &entries {
+            if key != "event" && key != "config" && !EXPECTATIONS.contains(&key.as_str()) {
+                return Err(format!("not a fixture: unknown key `{key}`"));
+            }
+        }
+        let find = |key: &str| entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.get());
+        let mut expected = None;
+        for key in EXPECTATIONS {
+            let Some(value) = find(key) else { continue };
+            let value: Value = serde_json::from_str(value).map_err(|error| error.to_string())?;
+            if expected.replace(json!({ key: value })).is_some() {
+                return Err("not a fixture: it has more than one of `verdict`, `error` and `configError`".to_owned());
+            }
+        }
+        let event = find("event").map(event).transpose()?;
+        let config = find("config").unwrap_or("{}").to_owned();
+        if event.is_none() && find("configError").is_none() {
+            return Err("not a fixture: it has no `event`".to_owned());
+        }
+        Ok(Self { path: path.to_owned(), event, config, expected, entries })
+    }
+
+    /// The file with what came as what must come.
+    pub fn updated(&self, given: &Given) -> String {
+        let mut members: Vec<(String, String)> = self
+            .entries
+            .iter()
+            .filter(|(key, _)| !EXPECTATIONS.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.get().to_owned()))
+            .collect();
+        if let Some(expectation) = given.describe().as_object() {
+            members.extend(
+                expectation.iter().map(|(key, value)| (key.clone(), format!("{value:#}").replace('\n', "\n  "))),
+            );
+        }
+        let members: Vec<_> =
+            members.iter().map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str()))).collect();
+        format!("{{\n{}\n}}\n", members.join(",\n"))
+    }
+}
+
+impl Given {
+    /// From a call that gave no verdict.
+    pub fn from_fault(fault: Fault) -> Self {
+        if fault.kind != PluginFaultKind::Error {
+            return Self::Failed { kind: fault.kind, detail: fault.detail };
+        }
+        let (code, message) = match fault.detail.split_once(": ") {
+            Some((code, message)) => (code.to_owned(), message.to_owned()),
+            None => (fault.detail, String::new()),
+        };
+        Self::Error { code, message, retryable: fault.retryable }
+    }
+
+    /// In the words of fixtures; what no fixture can ask for has words of its own.
+    pub fn describe(&self) -> Value {
+        match self {
+            Self::Verdict(verdict) => json!({ "verdict": describe(verdict) }),
+            Self::Error { code, message, retryable } => {
+                json!({ "error": { "code": code, "message": message, "retryable": retryable } })
+            }
+            Self::ConfigRefused(text) => json!({ "configError": text }),
+            Self::ConfigAccepted => json!({ "configAccepted": true }),
+            Self::Failed { kind, detail } => json!({ "fault": { "kind": kind.as_str(), "detail": detail } }),
+        }
+    }
+
+    /// Whether it is what must come. Of a refused config a part of the text is enough.
+    pub fn meets(&self, expected: &Value) -> bool {
+        if let (Self::ConfigRefused(text), Some(part)) = (self, expected["configError"].as_str()) {
+            return text.contains(part);
+        }
+        self.describe() == *expected
+    }
+
+    /// Whether a fixture can ask for it.
+    pub fn can_be_expected(&self) -> bool {
+        match self {
+            Self::Verdict(_) | Self::Error { .. } | Self::ConfigRefused(_) => true,
+            Self::ConfigAccepted | Self::Failed { .. } => false,
+        }
+    }
+
+    /// One word for a table.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Verdict(verdict) => verdict.as_str(),
+            Self::Error { .. } => "error",
+            Self::ConfigRefused(_) => "config refused",
+            Self::ConfigAccepted => "config accepted",
+            Self::Failed { kind, .. } => kind.as_str(),
+        }
+    }
+}
+
+/// Reads a file of text, of a bounded size.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let size = std::fs::metadata(path).map_err(|error| format!("can't read `{shown}`: {error}"))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("`{shown}` is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("can't read `{shown}`: {error}"))
+}
+
+/// An envelope as an event. What a producer may leave out has fixed values, so that a case always gives the same.
+pub fn event(text: &str) -> Result<Arc<Event>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Envelope<'a> {
+        id: Option<String>,
+        event_type: String,
+        #[serde(default)]
+        aggregate_type: String,
+        #[serde(default)]
+        aggregate_id: String,
+        occurred_at: Option<String>,
+        #[serde(borrow)]
+        payload: &'a RawValue,
+        #[serde(borrow)]
+        metadata: Option<&'a RawValue>,
+    }
+    /// 2025-01-15T10:30:00Z, which `now-ms` gives.
+    const ACCEPTED_AT_MS: u64 = 1_736_937_000_000;
+
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|error| format!("the event is no envelope: {error}"))?;
+    Ok(Arc::new(Event {
+        id: envelope.id.unwrap_or_else(|| "evt_fixture".to_owned()),
+        source: "app".to_owned(),
+        event_type: envelope.event_type,
+        aggregate_type: envelope.aggregate_type,
+        aggregate_id: envelope.aggregate_id,
+        occurred_at: envelope.occurred_at.unwrap_or_else(|| "2025-01-15T10:30:00Z".to_owned()),
+        accepted_at: Timestamp::from_millis(ACCEPTED_AT_MS),
+        payload: envelope.payload.get().to_owned().into(),
+        metadata: envelope.metadata.map_or("{}", RawValue::get).to_owned().into(),
+        traceparent: String::new(),
+    }))
+}
+
+fn describe(verdict: &Verdict) -> Value {
+    let parsed = |text: &[u8]| {
+        serde_json::from_slice(text).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(text).into_owned()))
+    };
+    match verdict {
+        Verdict::Pass => json!("pass"),
+        Verdict::Replace(event) => json!({ "replace": {
+            "id": event.id,
+            "eventType": event.event_type,
+            "aggregateType": event.aggregate_type,
+            "aggregateId": event.aggregate_id,
+            "occurredAt": event.occurred_at,
+            "payload": parsed(event.payload.as_bytes()),
+            "metadata": parsed(event.metadata.as_bytes()),
+        }}),
+        Verdict::Send(request) => {
+            let headers: Vec<_> =
+                request.headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+            json!({ "send": {
+                "headers": headers,
+                "contentType": request.content_type,
+                "body": parsed(&request.body),
+            }})
+        }
+        Verdict::Drop(reason) => json!({ "drop": reason }),
+        Verdict::DeadLetter(reason) => json!({ "deadLetter": reason }),
+    }
+}
+
+/// The members of a JSON object in their order, their text untouched.
+struct Entries(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Entries;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object with `event`, `config` and what must come of them")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
