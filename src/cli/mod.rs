@@ -4,6 +4,7 @@ mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod demo; // Everything on one machine, nothing to install.
 mod logging; // Where logs go and what they look like.
 mod serve; // The router.
+mod signals; // SIGTERM and SIGINT.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
