@@ -23,8 +23,10 @@ use super::socket::Socket;
 use super::{Error, Intake};
 use crate::config::Ingest;
 
-const HEADERS_MAX: usize = 64;
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Header lines of a request.
+pub(super) const HEADERS_MAX: usize = 64;
+/// Bytes of a request's head, with its first line.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Connections that the system holds for us before they are accepted.
 const WAITING_CONNECTIONS_MAX: u32 = 1024;
 /// How long no connection is accepted after the system could not give one, at first and at most.

@@ -21,6 +21,7 @@ mod refusal; // Every answer that is no success.
 mod socket; // A connection's bytes: watched, and never waiting for ever.
 mod sources; // The ways in, by path.
 mod trace_context; // `traceparent`.
+mod unreadable; // What hyper refuses by itself.
 
 pub use gate::{Closure, Gate};
 pub use intake::Intake;

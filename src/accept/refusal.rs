@@ -11,12 +11,15 @@ use serde::Serialize;
 
 use super::fault::{Fault, Faults};
 use super::gate::Closure;
+use super::listener::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The request's head is wrong; says what.
     BadHead(&'static str),
+    /// What came can't be read as a request; hyper has chosen the status.
+    Unreadable(StatusCode),
     /// No source has the path.
     UnknownPath,
     /// Not `POST`.
@@ -89,6 +92,15 @@ impl Refusal {
         let again = |what: &str| Cow::Owned(format!("{what}; {AGAIN}"));
         match self {
             Self::BadHead(what) => (S::BAD_REQUEST, "bad-request", "The request is malformed", unchanged(what)),
+            Self::Unreadable(status @ (S::REQUEST_HEADER_FIELDS_TOO_LARGE | S::URI_TOO_LONG)) => (
+                *status,
+                "head-too-large",
+                "The request's head is too large",
+                unchanged(&format!("a head has at most {HEADERS_MAX} header lines and {HEAD_BYTES_MAX} bytes")),
+            ),
+            Self::Unreadable(status) => {
+                (*status, "bad-request", "The request is malformed", unchanged("its head is not one of HTTP/1.1"))
+            }
             Self::UnknownPath => (
                 S::NOT_FOUND,
                 "unknown-path",
@@ -219,6 +231,7 @@ impl Refusal {
             Self::Shut(Closure::StoreAway | Closure::Draining) | Self::StoreUnsure => Some(5),
             Self::BodiesFull => Some(1),
             Self::BadHead(_)
+            | Self::Unreadable(_)
             | Self::UnknownPath
             | Self::Method
             | Self::Unauthorized
@@ -242,6 +255,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadHead(_)
+                | Self::Unreadable(_)
                 | Self::LengthRequired
                 | Self::TooLarge { .. }
                 | Self::Expectation
@@ -262,13 +276,18 @@ impl Refusal {
         self.parts().1
     }
 
-    /// The answer.
-    pub(super) fn response(&self, close: bool) -> Response<Full<Bytes>> {
+    /// The problem as JSON.
+    pub(super) fn body(&self) -> Vec<u8> {
         let (status, name, title, detail) = self.parts();
         let errors = if let Self::NotAnEnvelope(faults) = self { faults.list() } else { &[] };
         let problem = Problem { r#type: format!("/problems/{name}"), title, status: status.as_u16(), detail, errors };
-        let body = serde_json::to_vec(&problem).expect("a problem has string keys only");
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        serde_json::to_vec(&problem).expect("a problem has string keys only")
+    }
+
+    /// The answer.
+    pub(super) fn response(&self, close: bool) -> Response<Full<Bytes>> {
+        let status = self.status();
+        let mut response = Response::new(Full::new(Bytes::from(self.body())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -1,6 +1,6 @@
-//! A connection's bytes on their way to hyper and back: the heads are watched, a peer that does not read its
-//! answers is given up, and what a peer still sends while it is being refused is read away, so that the
-//! refusal reaches it rather than a reset.
+//! A connection's bytes on their way to hyper and back: the heads are watched, hyper's own bare refusals become
+//! problems, a peer that does not read its answers is given up, and what a peer still sends while it is being
+//! refused is read away, so that the refusal reaches it rather than a reset.
 
 use std::future::Future;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{FirstFault, HeadWatch};
+use super::unreadable::answer_instead_of;
 
 /// How long an unwanted body is read away.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,7 +27,14 @@ pub(super) struct Socket {
     write_timeout: Duration,
     /// Set while the peer takes no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// The answer that goes out in place of hyper's own.
+    instead: Option<Instead>,
     lingering: Option<Linger>,
+}
+
+struct Instead {
+    answer: Vec<u8>,
+    written: usize,
 }
 
 struct Linger {
@@ -37,12 +45,37 @@ struct Linger {
 impl Socket {
     /// `write_timeout` is how long the peer may take no bytes at all while there are some for it.
     pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self { stream, watch: HeadWatch::new(), write_timeout, stalled: None, lingering: None }
+        Self { stream, watch: HeadWatch::new(), write_timeout, stalled: None, instead: None, lingering: None }
     }
 
     /// What is wrong with this connection's heads.
     pub(super) fn first_fault(&self) -> FirstFault {
         self.watch.first_fault()
+    }
+
+    /// Whether another answer is to be written in place of these bytes.
+    fn begin_instead_of(&mut self, bytes: &[u8]) -> bool {
+        if self.instead.is_none() {
+            self.instead = answer_instead_of(bytes).map(|answer| Instead { answer, written: 0 });
+        }
+        self.instead.is_some()
+    }
+
+    /// Writes the other answer. Only when all of it is written hyper learns that its `bytes` are.
+    fn poll_write_instead(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
+        while let Some(Instead { answer, written }) = &mut self.instead {
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &answer[*written..]);
+            if let Poll::Ready(Ok(count)) = polled {
+                *written += count;
+                if *written == answer.len() {
+                    self.instead = None;
+                }
+            }
+            if ready!(self.bound(cx, polled))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Poll::Ready(Ok(bytes))
     }
 
     fn bound<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -68,6 +101,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.begin_instead_of(bytes) {
+            return self.poll_write_instead(cx, bytes.len());
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bound(cx, written)
     }
@@ -77,6 +113,12 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // A bare answer is a head alone, so it is never in several slices.
+        if let [bytes] = slices
+            && self.begin_instead_of(bytes)
+        {
+            return self.poll_write_instead(cx, bytes.len());
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.bound(cx, written)
     }

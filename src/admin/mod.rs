@@ -1,7 +1,9 @@
 //! The operator's door, on a listener of its own: health, readiness, metrics, disabled endpoints.
 //!
 //! Takes requests from the operator's network only (loopback by default); never serves producers. The
-//! probes need no token, everything else needs one where tokens are configured.
+//! probes need no token, everything else needs one where tokens are configured. A web page can't change anything.
+
+mod site; // Posts that a web page makes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -148,6 +150,11 @@ impl State {
                 problem(StatusCode::UNAUTHORIZED, "send one of `admin.tokens` as `Authorization: Bearer …`");
             refused.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
             return refused;
+        }
+        if known == Method::POST
+            && let Err(why) = site::check(request.headers(), !self.tokens.is_empty())
+        {
+            return problem(StatusCode::FORBIDDEN, why);
         }
         match segments[..] {
             ["healthz"] => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),

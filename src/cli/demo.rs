@@ -20,7 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::stop_on_signal;
+use super::signals::stop_on_signal;
 use super::{Error, logging, runtime};
 use crate::app::Router;
 use crate::clock::Clock;
@@ -57,8 +57,8 @@ pub struct Options {
 /// Runs the demo.
 pub fn run(options: &Options) -> Result<(), Error> {
     let folder = Folder::create()?;
+    let stop = stop_on_signal()?;
     runtime()?.block_on(async {
-        let stop = stop_on_signal()?;
         let receiver = Receiver::start().await?;
         let key = receiver::random_text()?;
         let (path, config) = write_config(&folder.0, &receiver, &key)?;

@@ -5,6 +5,7 @@ mod demo; // Everything on one machine, nothing to install.
 mod logging; // Where logs go and what they look like.
 mod plugin; // From an empty folder to a plugin that a router runs.
 mod serve; // The router.
+mod signals; // SIGTERM and SIGINT.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,15 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
+use super::signals::stop_on_signal;
 use super::{Error, logging, runtime};
 use crate::app::{Reloader, Router};
 use crate::clock::Clock;
 use crate::config::Config;
-
-/// The exit code after a second signal: what was in flight is taken up again later.
-const EXIT_INTERRUPTED: i32 = 130;
 
 /// Runs the router.
 pub fn run(path: &Path) -> Result<(), Error> {
@@ -21,8 +18,8 @@ pub fn run(path: &Path) -> Result<(), Error> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    let stop = stop_on_signal()?;
     runtime()?.block_on(async {
-        let stop = stop_on_signal()?;
         let router = Router::start(path, &config, Clock::system()).await?;
         reload_on_hangup(Arc::clone(router.reloader()))?;
         tracing::info!(
@@ -49,27 +46,4 @@ fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Error> {
         }
     });
     Ok(())
-}
-
-/// A token that is cancelled by the first signal; the second ends the process.
-pub(super) fn stop_on_signal() -> Result<CancellationToken, Error> {
-    let listen = |kind| signal(kind).map_err(|error| Error::Failed(format!("signals can't be received: {error}")));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        let mut signals = 0;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            signals += 1;
-            if signals == 2 {
-                std::process::exit(EXIT_INTERRUPTED);
-            }
-            stopped.cancel();
-        }
-    });
-    Ok(stop)
 }

@@ -265,12 +265,10 @@ async fn holds(rows: Vec<Row>) {
             wrong.push(format!("{name}: wanted {expected:?}, got {answers:?}"));
         }
         for answer in answers.iter().filter(|answer| answer.status >= 400) {
-            // What hyper refuses by itself has no body; all others say what is wrong.
             let problem = answer.header("content-type") == Some("application/problem+json")
                 && answer.json()["status"] == answer.status
                 && answer.json()["type"].as_str().is_some_and(|kind| kind.starts_with("/problems/"));
-            let from_hyper = answer.body.is_empty() && matches!(answer.status, 400 | 431);
-            if !(problem || from_hyper) {
+            if !problem {
                 wrong.push(format!("{name}: no problem: {answer:?}"));
             }
             if answer.status == 405 && answer.header("allow") != Some("POST") {
@@ -296,6 +294,22 @@ async fn every_bad_head_is_refused_with_its_status() {
 #[tokio::test]
 async fn every_bad_body_is_refused_with_its_status() {
     holds(bodies()).await;
+}
+
+/// What never becomes a request is told what is wrong as any other, and its connection ends.
+#[tokio::test]
+async fn what_can_not_be_read_as_a_request_is_refused_with_a_problem() {
+    let door = Door::open(settings()).await;
+    for (bytes, status, kind) in [
+        ([body(GOOD), with("X y: z")].concat(), 400, "/problems/bad-request"),
+        (with("A: b\r\n".repeat(70).trim_end()), 431, "/problems/head-too-large"),
+        (line(&format!("POST /{} HTTP/1.1", "y".repeat(40_000))), 431, "/problems/head-too-large"),
+    ] {
+        let answers = door.exchange(&bytes).await;
+        let answer = answers.last().expect("it is answered");
+        assert_eq!((answer.status, answer.json()["type"].as_str()), (status, Some(kind)), "{answer:?}");
+        assert_eq!((answer.header("connection"), answer.header("date").is_some()), (Some("close"), true));
+    }
 }
 
 /// Whatever the bytes are, every connection comes to its end with whole answers, and the next request is served.

@@ -1,6 +1,7 @@
 //! What Branchline promises, one file per subject. Each test's name is the promise.
 
 mod accept; // 2xx means stored; a refusal says what is wrong.
+mod admin; // What the operator's door refuses.
 mod bad_input; // What producers may send, and what they are told.
 mod config; // A bad config never replaces a good one, and names its file, line and key.
 mod end_to_end; // The whole job with real processes, on both stores, through `kill -9`.

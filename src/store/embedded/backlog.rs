@@ -1,7 +1,7 @@
 //! The events that wait to be claimed: those just accepted are handed over from memory, in order,
 //! and those that don't fit into it are read from disk when their turn comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::event::Event;
@@ -10,6 +10,9 @@ use crate::event::Event;
 const READY_EVENTS_MAX: usize = 8_192;
 /// How many bytes of payload those may have.
 const READY_BYTES_MAX: usize = 32 << 20;
+
+/// How many damaged events are known at a time; others wait for the next start.
+const DAMAGED_EVENTS_MAX: usize = 1_024;
 
 /// What waits, by number.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(super) struct Backlog {
     committed: i64,
     /// Events that are not settled, claimed ones included.
     pending: u64,
+    /// Events that were read from disk and are none, with why: they are to be put aside.
+    damaged: BTreeMap<i64, String>,
 }
 
 impl Backlog {
@@ -71,6 +76,23 @@ impl Backlog {
             self.push(seq, event);
         }
         self.read_to = self.read_to.max(read_to);
+    }
+
+    /// Takes note of an event on disk that can't be read.
+    pub(super) fn found_damaged(&mut self, seq: i64, why: String) {
+        if self.damaged.len() < DAMAGED_EVENTS_MAX {
+            self.damaged.insert(seq, why);
+        }
+    }
+
+    /// The events that are to be put aside, until [`Self::put_aside`] has them.
+    pub(super) fn damaged(&self) -> BTreeMap<i64, String> {
+        self.damaged.clone()
+    }
+
+    /// Takes note that these were put aside.
+    pub(super) fn put_aside(&mut self, seqs: impl Iterator<Item = i64>) {
+        seqs.for_each(|seq| drop(self.damaged.remove(&seq)));
     }
 
     /// Events that are not settled.

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 
 use self::memory::lock;
 use self::operation::{
-    Append, Disable, Enable, Hasten, NextRow, Operation, Placing, SettleDelivery, SettleEvent, Trim,
+    Append, Disable, Enable, Hasten, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim,
 };
 use self::shared::Shared;
 use super::{
@@ -52,6 +52,19 @@ impl EmbeddedStore {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Puts events aside that were found to be damaged. They would wait for ever, and trimming with them.
+    async fn put_damaged_aside(&self) -> Result<(), Error> {
+        let damaged = lock(&self.shared.memory.backlog).damaged();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        match self.shared.ask(|answer| Operation::PutAside(PutAside::new(damaged, answer))).await {
+            // Without room they are put aside at a later claim, and hold nobody up until then.
+            Ok(()) | Err(Error::Full(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn now_ms(&self) -> i64 {
         millis(self.shared.clock.now())
     }
@@ -77,6 +90,7 @@ impl Store for EmbeddedStore {
         let started = tokio::time::Instant::now();
         let memory = &self.shared.memory;
         loop {
+            self.put_damaged_aside().await?;
             // Before looking: what arrives from here on ends the wait.
             let mut arrived = std::pin::pin!(memory.arrived.notified());
             arrived.as_mut().enable();

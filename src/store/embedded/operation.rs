@@ -2,6 +2,7 @@
 //! others, and finished, which tells memory and the asker, when that is on disk.
 
 mod accept; // Events come in.
+mod damaged; // Events that can't be read are put aside.
 mod settle; // Events and deliveries are settled.
 mod upkeep; // Trimming, hastening, endpoints' marks.
 
@@ -12,6 +13,7 @@ use super::memory::Memory;
 use super::writer::Batch;
 
 pub(super) use accept::Append;
+pub(super) use damaged::PutAside;
 pub(super) use settle::{NextRow, Placing, SettleDelivery, SettleEvent};
 pub(super) use upkeep::{Disable, Enable, Hasten, Trim};
 
@@ -28,6 +30,7 @@ pub(super) enum Operation {
     Trim(Trim),
     Disable(Disable),
     Enable(Enable),
+    PutAside(PutAside),
 }
 
 impl Operation {
@@ -37,7 +40,7 @@ impl Operation {
             Self::Append(append) => append.bytes(),
             Self::SettleEvent(settle) => settle.bytes(),
             Self::SettleDelivery(settle) => settle.bytes(),
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) => 0,
+            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => 0,
         }
     }
 
@@ -46,7 +49,7 @@ impl Operation {
         match self {
             Self::Append(_) => true,
             Self::SettleEvent(_) | Self::SettleDelivery(_) => false,
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) => false,
+            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => false,
         }
     }
 
@@ -55,7 +58,7 @@ impl Operation {
         match self {
             Self::SettleEvent(_) | Self::SettleDelivery(_) => true,
             Self::Append(_) => false,
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) => false,
+            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => false,
         }
     }
 
@@ -69,6 +72,7 @@ impl Operation {
             Self::Trim(trim) => trim.apply(batch),
             Self::Disable(disable) => disable.apply(batch),
             Self::Enable(enable) => enable.apply(batch),
+            Self::PutAside(aside) => aside.apply(batch),
         }
     }
 
@@ -82,6 +86,7 @@ impl Operation {
             Self::Trim(trim) => trim.finish(),
             Self::Disable(disable) => disable.finish(),
             Self::Enable(enable) => enable.finish(),
+            Self::PutAside(aside) => aside.finish(memory),
         }
     }
 
@@ -95,6 +100,7 @@ impl Operation {
             Self::Trim(trim) => tell(trim.answer, Err(error)),
             Self::Disable(disable) => tell(disable.answer, Err(error)),
             Self::Enable(enable) => tell(enable.answer, Err(error)),
+            Self::PutAside(aside) => tell(aside.answer, Err(error)),
         }
     }
 }

@@ -84,8 +84,8 @@ pub(super) fn backlog(connection: &Connection, memory: &Memory) -> Result<(), Re
         (bytes, count) = (bytes + record.len(), count + 1);
         match decode_event(&Bytes::from(record)) {
             Ok(event) => events.push((last, Arc::new(event))),
-            // It stays where it is, unsettled, for somebody to look at; the others go on.
-            Err(error) => tracing::error!(event.position = %position(last), "an event can't be claimed: {error}"),
+            // It is put aside by the writer, before the next claim; the others go on.
+            Err(error) => lock(&memory.backlog).found_damaged(last, error.to_string()),
         }
         if bytes >= CLAIM_BYTES_MAX || count == CLAIM_EVENTS_MAX {
             read_to = last;

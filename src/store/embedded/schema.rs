@@ -49,6 +49,11 @@ const TABLES: &str = "
     CREATE TABLE endpoint (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// A table that older databases of the same layout lack, and that older programs leave alone: accepted events whose
+/// record can't be read, for somebody to look at.
+const DAMAGED: &str =
+    "CREATE TABLE IF NOT EXISTS damaged (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, record BLOB NOT NULL) STRICT";
+
 /// Why a database can't be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -115,6 +120,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
     } else if version != VERSION {
         return Err(Error::Newer(version));
     }
+    transaction.execute_batch(DAMAGED)?;
     let update = "UPDATE meta SET value = value + 1 WHERE key = 'starts' RETURNING value";
     let starts: i64 = transaction.query_row(update, (), |row| row.get(0))?;
     transaction.commit()?;

@@ -114,8 +114,14 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
 
     /// POST on the admin listener.
     pub async fn post_admin(&self, path: &str) -> (StatusCode, String) {
-        let uri = format!("http://127.0.0.1:{}{path}", self.admin);
-        let response = self.client.request(Request::post(uri).body(Full::default()).unwrap()).await.unwrap();
+        self.post_admin_with(path, &[]).await
+    }
+
+    /// POST on the admin listener with these headers; one of them may be `host`.
+    pub async fn post_admin_with(&self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
+        let post = Request::post(format!("http://127.0.0.1:{}{path}", self.admin));
+        let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, *value));
+        let response = self.client.request(post.body(Full::default()).unwrap()).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())

@@ -60,7 +60,8 @@ impl Trim {
         let dead = trim_rows(batch, "dead", old)?;
         batch.changes.events_removed += events;
         batch.changes.dead_removed += dead;
-        self.removed = events + outcomes + dead;
+        let damaged = trim_rows(batch, "damaged", old)?;
+        self.removed = events + outcomes + dead + damaged;
         if self.removed > 0 {
             // Trimmed numbers must not be given out again after a restart.
             let mut keep = batch.transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;

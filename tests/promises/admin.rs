@@ -1,0 +1,33 @@
+//! The operator's door with the real program: what it refuses although whoever can connect may enter.
+
+use http::StatusCode;
+
+use crate::support::router::RouterProcess;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_can_not_change_anything() {
+    let mut router = RouterProcess::new("file:{folder}/data", "");
+    router.start().await;
+    let own = format!("http://127.0.0.1:{}", router.admin);
+    let rebound = format!("rebound.example:{}", router.admin);
+    for headers in [
+        &[("origin", "https://page.example")][..],
+        &[("origin", "null")],
+        &[("host", rebound.as_str())],
+        &[("host", rebound.as_str()), ("origin", "http://rebound.example")],
+    ] {
+        for path in ["/api/v1/reload", "/api/v1/endpoints/x/enable"] {
+            let (status, body) = router.post_admin_with(path, headers).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} {headers:?}: {body}");
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(problem["status"], 403, "{body}");
+        }
+    }
+    let (_, shown) = router.get("/api/v1/config").await.unwrap();
+    assert!(shown.contains("\"generation\":1"), "{shown}");
+    let (status, answer) = router.post_admin_with("/api/v1/reload", &[("origin", &own)]).await;
+    assert_eq!((status, answer.contains("\"generation\":2")), (StatusCode::OK, true), "{answer}");
+    let (status, answer) = router.post_admin("/api/v1/reload").await;
+    assert_eq!((status, answer.contains("\"generation\":3")), (StatusCode::OK, true), "{answer}");
+    router.stop().await;
+}
