@@ -20,7 +20,7 @@ use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
 use crate::filter::{RouteFault, RouteTable};
 use crate::metrics::Metrics;
-use crate::plugin::{Chain, Link, Plugin, PluginHost};
+use crate::plugin::{Chain, Compiler, Link, Plugin, PluginHost};
 use crate::send::Sender;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::{RedisOptions, RedisStore, RedisTarget};
@@ -79,9 +79,9 @@ pub struct Router {
 
 impl Router {
     /// Opens the store, loads the plugins, binds the listeners and begins.
-    pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
+    pub async fn start(config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
         let metrics = Metrics::default();
-        let (snapshot, plugins) = load(config, &metrics).await?;
+        let (snapshot, plugins) = load(config, compiler, &metrics).await?;
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let ingest = accept::Listener::bind(&config.ingest)?;
         let admin = admin::Listener::bind(&config.admin).await?;
@@ -284,7 +284,7 @@ async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Err
 }
 
 /// Compiles routes, loads plugins and validates every subscription's config for them: everything that can refuse a config.
-async fn load(config: &Config, metrics: &Metrics) -> Result<(Snapshot, Arc<PluginHost>), Error> {
+async fn load(config: &Config, compiler: Compiler, metrics: &Metrics) -> Result<(Snapshot, Arc<PluginHost>), Error> {
     let mut faults = Faults { config, texts: Vec::new() };
     let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
         for error in errors {
@@ -298,7 +298,7 @@ async fn load(config: &Config, metrics: &Metrics) -> Result<(Snapshot, Arc<Plugi
         RouteTable::default()
     });
 
-    let host = Arc::new(PluginHost::start(&config.sandbox, metrics.clone())?);
+    let host = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
     let mut plugins: HashMap<Arc<str>, Arc<Plugin>> = HashMap::new();
     for spec in &config.plugins {
         match host.load(spec).await {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{app, config};
+use crate::{app, config, plugin};
 
 /// The exit code for a config that can't be used (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -35,6 +35,9 @@ enum Command {
     Demo(demo::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
+    /// Compile the component on the standard input: the router's own child, see `plugin::Compiler`.
+    #[command(name = plugin::COMPILE_SUBCOMMAND, hide = true)]
+    CompilePlugin,
 }
 
 /// Why a command failed. Its text is for the person at the terminal.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => serve::run(&config),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::CompilePlugin => plugin::compile_for_parent().map_err(Error::Failed),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,6 +94,11 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Where the router compiles plugins: in a child, which is this program again.
+fn compiler() -> Result<plugin::Compiler, Error> {
+    plugin::Compiler::this_program().map_err(|error| Error::Failed(format!("this program's own file: {error}")))
 }
 
 /// A tokio runtime for a command.

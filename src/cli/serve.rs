@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, logging, runtime};
+use super::{Error, compiler, logging, runtime};
 use crate::app::Router;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -22,7 +22,7 @@ pub fn run(path: &Path) -> Result<(), Error> {
     }
     runtime()?.block_on(async {
         let stop = stop_on_signal()?;
-        let router = Router::start(&config, Clock::system()).await?;
+        let router = Router::start(&config, compiler()?, Clock::system()).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             ingest = %router.ingest_address(),

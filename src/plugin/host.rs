@@ -12,6 +12,7 @@ use wasmtime::component::Linker;
 use super::Error;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
+use super::compiler::Compiler;
 use super::engine::{self, Ticker};
 use super::error::Refusal;
 use super::imports::{CallState, Subject};
@@ -152,12 +153,18 @@ struct Shared {
     engine: Engine,
     linker: Linker<CallState>,
     cache: Cache,
+    compiler: Compiler,
     loaded: Mutex<HashMap<[u8; 32], Weak<Loaded>>>,
 }
 
 impl PluginHost {
-    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    /// A sandbox that compiles in this process: [`PluginHost::start_with`].
     pub fn start(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
+        Self::start_with(settings, Compiler::InProcess, metrics)
+    }
+
+    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    pub fn start_with(settings: &Sandbox, compiler: Compiler, metrics: Metrics) -> Result<Self, Error> {
         let threads = settings.threads.clamp(1, 1024);
         let engine = engine::engine(threads)?;
         let ticker = Ticker::start(&engine)?;
@@ -165,7 +172,7 @@ impl PluginHost {
         let linker = load::linker(&engine).map_err(Error::Engine)?;
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
-        let shared = Arc::new(Shared { engine, linker, cache, loaded: Mutex::default() });
+        let shared = Arc::new(Shared { engine, linker, cache, compiler, loaded: Mutex::default() });
         Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default() })
     }
 
@@ -250,7 +257,7 @@ impl Shared {
         if let Some(loaded) = known {
             return Ok((loaded, binary.digest));
         }
-        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &binary)?);
+        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &self.compiler, &binary)?);
         let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, loaded| loaded.strong_count() > 0);
         all.insert(binary.digest, Arc::downgrade(&loaded));

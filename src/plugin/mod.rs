@@ -5,6 +5,7 @@
 mod bindings; // The contract, as Rust types.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
+mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
@@ -14,11 +15,13 @@ mod lanes; // Which plugin's work runs next.
 mod load; // From a file to a component that may be called.
 mod log; // What plugins log.
 mod scheduler; // The threads.
+mod shape; // What is too large to be compiled at all.
 mod text; // Texts that a plugin wrote, made fit to show.
 mod verdict; // What a plugin returned, checked.
 
 pub use cache::CacheCounts;
 pub use call::Report;
+pub use compiler::{COMPILE_SUBCOMMAND, Compiler, compile_for_parent};
 pub use error::{Error, Refusal};
 pub use host::{Chain, ChainEnd, Link, Plugin, PluginHost};
 pub use log::{LogLevel, LogLine};
