@@ -100,12 +100,13 @@ impl Cache {
         }
         let artifact = Artifact(compiler.compile(engine, binary)?);
         self.compiled.fetch_add(1, Ordering::Relaxed);
+        let component = load(engine, &artifact).map_err(Refusal::Unloadable)?;
         if let (Some(folder), Some(name)) = (&self.folder, &name)
             && let Err(error) = folder.write(name, &artifact)
         {
             tracing::warn!("a compiled plugin could not be kept: {error}");
         }
-        load(engine, &artifact).map_err(Refusal::CompilerFailed)
+        Ok(component)
     }
 
     fn reject(&self, folder: &Folder, name: &str, why: &str) {

@@ -99,7 +99,6 @@ fn limit_this_process(limits: &Limits) -> io::Result<()> {
         (Resource::As, limits.memory_bytes, limits.memory_bytes),
         (Resource::Cpu, processor_seconds, processor_seconds + 1),
         (Resource::Core, 0, 0),
-        (Resource::Fsize, 0, 0),
     ] {
         // A limit that was set from outside may be lower still, and can't be raised.
         let outer = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);

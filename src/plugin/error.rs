@@ -138,6 +138,9 @@ pub enum Refusal {
         /// How large it may be.
         limit: u64,
     },
+    /// It needs more than a slot of the pool has, or the compiler was of another version.
+    #[error("it can't be loaded: {0}")]
+    Unloadable(String),
     /// The compiler crashed, or could not be started.
     #[error("the compiler failed: {0}")]
     CompilerFailed(String),

@@ -36,6 +36,8 @@ pub(super) const LIMITS: Limits = Limits {
 
 /// The child's threads. Each has memory of its own, so a machine with many cores would use its limit up with them.
 const THREADS: &str = "4";
+/// The allocator reserves address space in pieces of this size. Its own choice, 1 GiB, would be all that there is.
+const ARENA_KIBIBYTES: &str = "65536";
 /// How much of what the child says about its own failure is kept.
 const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
 /// What Rust's allocator says last.
@@ -52,6 +54,7 @@ pub(super) fn compile(mut command: Command, binary: &[u8], limits: &Limits) -> R
     command
         .env_clear()
         .env("RAYON_NUM_THREADS", THREADS)
+        .env("MIMALLOC_ARENA_RESERVE", ARENA_KIBIBYTES)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -265,9 +268,14 @@ mod tests {
     fn the_compiler_inherits_nothing() {
         // Something to inherit, were it not for close-on-exec.
         let _open = std::fs::File::open("/dev/null").unwrap();
-        let said =
-            run("printf C; env | grep -vE '^(PWD|_|SHLVL|OLDPWD)='; pwd; ls /proc/self/fd | tr '\\n' ' '", &BOUNDS);
+        let said = run(
+            "printf C; env | grep -vE '^(PWD|_|SHLVL|OLDPWD)=' | sort; pwd; ls /proc/self/fd | tr '\\n' ' '",
+            &BOUNDS,
+        );
         // The fourth is the folder that `ls` reads.
-        assert_eq!(String::from_utf8(said.unwrap()).unwrap(), "RAYON_NUM_THREADS=4\n/\n0 1 2 3 ");
+        assert_eq!(
+            String::from_utf8(said.unwrap()).unwrap(),
+            "MIMALLOC_ARENA_RESERVE=65536\nRAYON_NUM_THREADS=4\n/\n0 1 2 3 "
+        );
     }
 }
