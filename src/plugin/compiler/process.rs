@@ -20,16 +20,17 @@ pub(super) struct Limits {
     pub(super) wall: Duration,
     /// On all cores together.
     pub(super) processor: Duration,
-    /// Address space. Compiling 1.6 MB of QuickJS takes a tenth of it.
+    /// Address space. Compiling 17 MB of ordinary functions took half of it.
     pub(super) memory_bytes: u64,
     /// Machine code, which the parent has to hold.
     pub(super) code_bytes: u64,
 }
 
-/// Cranelift takes about a second of one core for a megabyte of WebAssembly.
+/// Cranelift takes about a second of one core for a megabyte of WebAssembly, and the largest plugins known, interpreters
+/// with their libraries, have 12 to 18 MB. A machine may be half as fast as that.
 pub(super) const LIMITS: Limits = Limits {
     wall: Duration::from_secs(60),
-    processor: Duration::from_secs(30),
+    processor: Duration::from_secs(60),
     memory_bytes: 1 << 30,
     code_bytes: 256 << 20,
 };
@@ -223,7 +224,7 @@ mod tests {
             ("printf M", ["needed more memory", "7340032"]),
             ("echo memory allocation of 12 bytes failed >&2; kill -ABRT $$", ["needed more memory", "7340032"]),
             ("kill -XCPU $$", ["took longer than 1 s", "processor time"]),
-            ("ulimit -t 1; while :; do :; done", ["took longer than 1 s", "processor time"]),
+            ("ulimit -S -t 1; while :; do :; done", ["took longer than 1 s", "processor time"]),
             (
                 "echo >&2; echo 'thread x overflowed\u{7} its stack' >&2; kill -ABRT $$",
                 ["the compiler failed", "\\u{7} its stack"],
@@ -265,17 +266,13 @@ mod tests {
     }
 
     #[test]
-    fn the_compiler_inherits_nothing() {
-        // Something to inherit, were it not for close-on-exec.
-        let _open = std::fs::File::open("/dev/null").unwrap();
-        let said = run(
-            "printf C; env | grep -vE '^(PWD|_|SHLVL|OLDPWD)=' | sort; pwd; ls /proc/self/fd | tr '\\n' ' '",
-            &BOUNDS,
-        );
-        // The fourth is the folder that `ls` reads.
-        assert_eq!(
-            String::from_utf8(said.unwrap()).unwrap(),
-            "MIMALLOC_ARENA_RESERVE=65536\nRAYON_NUM_THREADS=4\n/\n0 1 2 3 "
-        );
+    fn the_compiler_inherits_nothing_that_this_process_has() {
+        let ours = tempfile::NamedTempFile::new().unwrap();
+        let name = ours.path().file_name().unwrap().to_str().unwrap();
+        let script = "printf C; env | grep -vE '^(PWD|_|SHLVL|OLDPWD)=' | sort; pwd; ls -l /proc/self/fd";
+        let said = String::from_utf8(run(script, &Limits { code_bytes: 10_000, ..BOUNDS }).unwrap()).unwrap();
+        assert!(said.starts_with("MIMALLOC_ARENA_RESERVE=65536\nRAYON_NUM_THREADS=4\n/\n"), "{said}");
+        assert!(said.contains("pipe:") && !said.contains(name), "{said}");
+        assert!(!said.contains("socket:"), "{said}");
     }
 }
