@@ -22,8 +22,9 @@ pub const COMPILE_SUBCOMMAND: &str = "compile-plugin";
 
 /// The longest text of the compiler that is shown.
 const TEXT_BYTES_MAX: usize = 1024;
-/// How much the child steps back behind the router that delivers meanwhile.
-const NICE: i32 = 10;
+/// How much the child steps back behind the router that delivers meanwhile: a third of the weight, so that a busy machine
+/// still compiles a large plugin in its time.
+const NICE: i32 = 5;
 
 /// The first byte of an answer. Machine code follows …
 const ANSWER_CODE: u8 = b'C';

@@ -24,8 +24,8 @@ struct Row {
     end: String,
     /// From the first event, or the start of the process, to that end.
     took: Duration,
-    /// The router's peak.
-    memory_bytes: u64,
+    /// The router's peak, where there is one.
+    memory_bytes: Option<u64>,
     /// The other subscription's 50th and 99th percentile without and with the evil plugin.
     others: Option<[Latency; 2]>,
 }
@@ -51,7 +51,8 @@ fn print(title: &str, rows: &[Row]) {
     );
     for Row { case, end, took, memory_bytes, others } in rows {
         let end: String = end.chars().take(62).collect();
-        write!(text, "{case:<44} {end:<62} {:>8} {:>8}", took.as_millis(), memory_bytes >> 20).unwrap();
+        let memory = memory_bytes.map_or("-".to_owned(), |bytes| (bytes >> 20).to_string());
+        write!(text, "{case:<44} {end:<62} {:>8} {:>8}", took.as_millis(), memory).unwrap();
         if let Some(latencies) = others {
             let [before, with] = latencies.map(|latency| {
                 format!("{:.1}/{:.1}", latency.median.as_secs_f64() * 1e3, latency.p99.as_secs_f64() * 1e3)
@@ -64,12 +65,7 @@ fn print(title: &str, rows: &[Row]) {
 }
 
 /// Others may be twice as slow beside an evil plugin, and as much as a busy machine's scheduler takes on top.
-fn assert_unaffected(case: &str, [without, with]: [Latency; 2]) {
-    const NOISE: Duration = Duration::from_millis(150);
-    assert!(
-        with.p99 <= without.p99 * 2 + NOISE,
-        "{case}: the others' 99th percentile went from {:?} to {:?}",
-        without.p99,
-        with.p99
-    );
+fn is_unaffected([without, with]: [Latency; 2]) -> bool {
+    const NOISE: Duration = Duration::from_millis(100);
+    with.p99 <= without.p99 * 2 + NOISE
 }

@@ -197,7 +197,7 @@ async fn run(case: Case) -> Row {
     assert!(said.contains("evil"), "{}: it does not say which: {said}", case.name);
     assert!(said.len() < 4_000, "{}: it says too much: {} bytes", case.name, said.len());
     assert!(memory_bytes <= MEMORY_BYTES_MAX, "{}: the router had {memory_bytes} bytes", case.name);
-    Row { case: case.name, end: case.part.to_owned(), took, memory_bytes, others: None }
+    Row { case: case.name, end: case.part.to_owned(), took, memory_bytes: Some(memory_bytes), others: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,4 +208,44 @@ async fn an_evil_file_is_refused_with_its_reason() {
         rows.push(run(case).await);
     }
     print("evil when loaded", &rows);
+}
+
+/// The processes whose parent this is.
+fn children_of(parent: u32) -> Vec<u32> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |id: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // After the name, which stands in brackets and may hold anything: the state and the parent.
+        let mut rest = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+        rest.nth(1) == Some(parent.to_string().as_str())
+    };
+    processes.filter(is_child).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_is_killed_leaves_no_compiler_behind() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("evil.wasm"), compiling::long_lives(5_000, 80_000)).unwrap();
+    let mut router = RouterProcess::new("file:{folder}/data", &routes(folder.path()));
+    router.spawn();
+    let compiler = eventually("the compiler is started", PATIENCE, async || children_of(router.id()).first().copied());
+    let compiler = compiler.await;
+    // From then on it dies with its parent, which it asked for just before.
+    let limits = format!("/proc/{compiler}/limits");
+    eventually("the compiler limits itself", PATIENCE, async || {
+        let limits = std::fs::read_to_string(&limits).expect("the compiler runs");
+        let address_space = limits.lines().find(|line| line.starts_with("Max address space"))?.to_owned();
+        address_space.contains("1073741824").then_some(())
+    })
+    .await;
+    router.kill();
+    let status = format!("/proc/{compiler}/stat");
+    eventually("the compiler is gone", Duration::from_secs(5), async || {
+        let stat = std::fs::read_to_string(&status).unwrap_or_default();
+        // Gone, or dead and not yet collected by whoever adopted it.
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    })
+    .await;
 }

@@ -136,9 +136,17 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
-    /// The most memory that the process has had, in bytes; `None` when it has ended.
+    /// The process, while it runs.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("the router was started").id()
+    }
+
+    /// The most memory that the process has had, in bytes; `None` before it has begun and when it has ended.
     pub fn memory_peak(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
+        if !status.starts_with("Name:\tbranchline\n") {
+            return None; // Just forked: these would be the figures of the tests' own process.
+        }
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     }
