@@ -2,13 +2,16 @@
 //!
 //! `Router::start` opens, loads, binds and begins; `Router::run` keeps house until it is told to stop, then lets what is in flight finish.
 
-use std::collections::HashMap;
-use std::fmt::Display;
+mod load; // A config as one generation that events can be walked by.
+mod reload; // Another generation in place of this one, or none.
+
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+pub use reload::{Reloader, Status};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +20,9 @@ use crate::accept;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
-use crate::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
-use crate::filter::{RouteFault, RouteTable};
+use crate::dispatch::{Dispatcher, Limits, Snapshot, Transport};
 use crate::metrics::Metrics;
-use crate::plugin::{Chain, Compiler, Link, Plugin, PluginHost};
+use crate::plugin::{Compiler, PluginHost};
 use crate::send::Sender;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::{RedisOptions, RedisStore, RedisTarget};
@@ -68,6 +70,7 @@ pub struct Router {
     store: Arc<dyn Store>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     intake: Arc<accept::Intake>,
+    reloader: Arc<Reloader>,
     dispatcher: Arc<Dispatcher>,
     metrics: Metrics,
     backlog_events_max: u64,
@@ -78,20 +81,22 @@ pub struct Router {
 }
 
 impl Router {
-    /// Opens the store, loads the plugins, binds the listeners and begins.
-    pub async fn start(config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
+    /// Opens the store, loads the plugins, binds the listeners and begins. `path` is where `config` came from, and where a reload reads it again.
+    pub async fn start(path: &Path, config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
         let metrics = Metrics::default();
-        let (snapshot, plugins) = load(config, compiler, &metrics).await?;
+        let plugins = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
+        let snapshot = load::load(config, &plugins, &Snapshot::default()).await?;
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let ingest = accept::Listener::bind(&config.ingest)?;
         let admin = admin::Listener::bind(&config.admin).await?;
         // Last, so that nothing is claimed by a process that can't start.
         let store = open_store(config, clock).await?;
-        Ok(Self::begin(config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
+        Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
     }
 
     #[expect(clippy::too_many_arguments, reason = "these are the stages; only this function joins them")]
     fn begin(
+        path: &Path,
         config: &Config,
         clock: Clock,
         metrics: Metrics,
@@ -111,7 +116,7 @@ impl Router {
             Arc::clone(&store),
             Arc::clone(&snapshot),
             transport,
-            plugins,
+            Arc::clone(&plugins),
             limits,
             clock,
             metrics.clone(),
@@ -124,6 +129,9 @@ impl Router {
             Arc::new(accept::Intake::new(&config.ingest, &config.sources, Arc::clone(&store), metrics.clone(), clock));
         let accepting = tokio::spawn(ingest.serve(Arc::clone(&intake), accepting_stopped, grace));
 
+        let reloader =
+            Arc::new(Reloader::new(path, config, plugins, Arc::clone(&snapshot), Arc::clone(&intake), clock));
+
         let stop_administering = CancellationToken::new();
         let state = Arc::new(admin::State {
             metrics: metrics.clone(),
@@ -134,6 +142,22 @@ impl Router {
             store: Arc::clone(&store),
             snapshot: Arc::clone(&snapshot),
             tokens: config.admin.tokens.clone(),
+            reload: {
+                let reloader = Arc::clone(&reloader);
+                Box::new(move || {
+                    let reloader = Arc::clone(&reloader);
+                    Box::pin(async move {
+                        match reloader.reload().await {
+                            Ok(status) => (true, json(&status)),
+                            Err(status) => (false, json(&status)),
+                        }
+                    })
+                })
+            },
+            config_status: {
+                let reloader = Arc::clone(&reloader);
+                Box::new(move || json(&reloader.status()))
+            },
         });
         let administering = tokio::spawn(admin.serve(state, stop_administering.clone()));
 
@@ -148,6 +172,7 @@ impl Router {
             store,
             snapshot,
             intake,
+            reloader,
             dispatcher,
             metrics,
             backlog_events_max: config.ingest.backlog_events_max,
@@ -171,6 +196,11 @@ impl Router {
     /// The store, for reading what became of events.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What reads the config anew.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Keeps house until `stop`, then stops: no new events, what is in flight finishes, the rest is handed back.
@@ -234,7 +264,8 @@ impl Router {
         gate.set(accept::Closure::StoreAway, stats.is_err());
         let stats = stats?;
         self.metrics.store(&stats);
-        gate.set(accept::Closure::Backlog, stats.backlog > self.backlog_events_max);
+        // What waits in the schedule takes as much room as what was never claimed.
+        gate.set(accept::Closure::Backlog, stats.backlog + stats.scheduled > self.backlog_events_max);
         Ok(())
     }
 
@@ -244,6 +275,7 @@ impl Router {
         for endpoint in snapshot.endpoints() {
             let disabled = marks.iter().any(|m| *m.name == *endpoint.endpoint.name && m.target == endpoint.target);
             if endpoint.set_disabled(disabled) && !disabled {
+                endpoint.enable();
                 self.dispatcher.schedule_changed();
             }
         }
@@ -260,10 +292,14 @@ impl Router {
     }
 }
 
+fn json(status: &reload::Status) -> serde_json::Value {
+    serde_json::to_value(status).expect("a status has string keys only")
+}
+
 /// What `/readyz` says of a shut gate.
 fn not_ready(closure: accept::Closure) -> String {
     match closure {
-        accept::Closure::Backlog => "the backlog is over `ingest.backlog_events_max`",
+        accept::Closure::Backlog => "what waits is over `ingest.backlog_events_max`",
         accept::Closure::StoreAway => "the store does not answer",
         accept::Closure::Draining => "stopping",
     }
@@ -281,78 +317,4 @@ async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Err
         StoreUrl::Redis(url) => Arc::new(redis(RedisTarget::Single(url.clone())).await?),
         StoreUrl::RedisCluster(urls) => Arc::new(redis(RedisTarget::Cluster(urls.clone())).await?),
     })
-}
-
-/// Compiles routes, loads plugins and validates every subscription's config for them: everything that can refuse a config.
-async fn load(config: &Config, compiler: Compiler, metrics: &Metrics) -> Result<(Snapshot, Arc<PluginHost>), Error> {
-    let mut faults = Faults { config, texts: Vec::new() };
-    let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
-        for error in errors {
-            let number = config.routes.iter().position(|route| route.name == error.route).unwrap_or_default();
-            let key = match error.fault {
-                RouteFault::Pattern { .. } => "events",
-                RouteFault::Condition(_) => "where",
-            };
-            faults.add(&format!("routes[{number}].{key}"), &error);
-        }
-        RouteTable::default()
-    });
-
-    let host = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
-    let mut plugins: HashMap<Arc<str>, Arc<Plugin>> = HashMap::new();
-    for spec in &config.plugins {
-        match host.load(spec).await {
-            Ok(plugin) => {
-                plugins.insert(Arc::clone(&spec.name), plugin);
-            }
-            Err(error) => faults.add(&format!("plugins.{}.path", spec.name), &error),
-        }
-    }
-
-    let mut endpoints: HashMap<Arc<str>, Arc<EndpointState>> = HashMap::new();
-    let mut consumers = Vec::new();
-    for (route_number, route) in config.routes.iter().enumerate() {
-        for (number, subscription) in route.subscriptions.iter().enumerate() {
-            let mut links = Vec::new();
-            for (place, plugin_use) in subscription.plugins.iter().enumerate() {
-                // A plugin that did not load is among the faults already.
-                let Some(plugin) = plugins.get(&plugin_use.plugin) else { continue };
-                if let Err(message) = plugin.validate_config(&plugin_use.config).await {
-                    faults.add(
-                        &format!("routes[{route_number}].subscriptions[{number}].plugins[{place}]"),
-                        &format!(
-                            "subscription `{}`: plugin `{}` refuses its config: {message}",
-                            subscription.name, plugin_use.plugin
-                        ),
-                    );
-                }
-                links.push(Link { plugin: Arc::clone(plugin), config: Arc::clone(&plugin_use.config) });
-            }
-            let endpoint = endpoints
-                .entry(Arc::clone(&subscription.endpoint.name))
-                .or_insert_with(|| EndpointState::new(Arc::clone(&subscription.endpoint)));
-            consumers.push(Consumer {
-                subscription: Arc::clone(subscription),
-                chain: (!links.is_empty()).then(|| Arc::new(Chain::new(links))),
-                endpoint: Arc::clone(endpoint),
-            });
-        }
-    }
-    if !faults.texts.is_empty() {
-        return Err(Error::Invalid(faults.texts));
-    }
-    Ok((Snapshot::new(1, routes, consumers), host))
-}
-
-/// What is wrong with a config beyond what reading it shows, each with its place.
-struct Faults<'config> {
-    config: &'config Config,
-    texts: Vec<String>,
-}
-
-impl Faults<'_> {
-    fn add(&mut self, key: &str, fault: &dyn Display) {
-        let place = self.config.place(key).map_or_else(String::new, |place| format!("{place}: "));
-        self.texts.push(format!("{place}{fault}"));
-    }
 }

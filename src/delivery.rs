@@ -196,6 +196,8 @@ pub enum Waiting {
     Parked,
     /// Its endpoint is disabled.
     Disabled,
+    /// A plugin of it keeps breaking.
+    Breaker,
     /// Its first attempt takes long and goes on without its event.
     Detached,
 }
@@ -246,8 +248,33 @@ pub struct OutcomeRecord {
     /// The attempts made so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// What plugins did that was not applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<PluginNote>,
     /// When it was decided, by the router's clock.
     pub at: Timestamp,
+}
+
+/// What a plugin did, or would have done, that was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginNote {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Why it was not applied.
+    pub kind: NoteKind,
+    /// A verdict or fault in a few words.
+    pub detail: String,
+}
+
+/// Why a plugin's verdict or fault was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoteKind {
+    /// It runs in shadow mode.
+    Shadow,
+    /// It broke, and the subscription says `on_error = "pass-through"`.
+    PassedThrough,
 }
 
 /// A delivery given up, kept with its reason, attempts and bytes until replayed or discarded.
@@ -297,6 +324,7 @@ mod tests {
                 result: AttemptResult::Answered { status: 410, retry_after_ms: None },
                 answer: Some("gone".into()),
             }],
+            notes: vec![PluginNote { plugin: "slack".into(), kind: NoteKind::Shadow, detail: "pass".into() }],
             at: Timestamp::from_millis(10),
         };
         let json = serde_json::to_string(&record).unwrap();

@@ -91,6 +91,7 @@ pub struct Metrics {
     delivery_age_seconds: Histogram,
     plugin_calls: Family<ByVerdict, Counter>,
     plugin_seconds: Family<ByPlugin, Histogram, Buckets>,
+    plugin_breaker_open: Family<ByPlugin, Gauge>,
     backlog: Gauge<u64, AtomicU64>,
     scheduled: Gauge<u64, AtomicU64>,
     overdue_seconds: Gauge<f64, AtomicU64>,
@@ -135,6 +136,12 @@ impl Default for Metrics {
             Unit::Seconds,
             plugin_seconds.clone(),
         );
+        let plugin_breaker_open = Family::default();
+        registry.register(
+            "plugin_breaker_open",
+            "1 while deliveries wait because the plugin keeps breaking",
+            plugin_breaker_open.clone(),
+        );
         let backlog = Gauge::default();
         registry.register("backlog_events", "Events accepted and not settled", backlog.clone());
         let scheduled = Gauge::default();
@@ -165,6 +172,7 @@ impl Default for Metrics {
             delivery_age_seconds,
             plugin_calls,
             plugin_seconds,
+            plugin_breaker_open,
             backlog,
             scheduled,
             overdue_seconds,
@@ -214,6 +222,11 @@ impl Metrics {
         self.plugin_seconds.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).observe(took.as_secs_f64());
     }
 
+    /// A plugin's breaker opened or closed.
+    pub fn plugin_breaker(&self, plugin: &Arc<str>, is_open: bool) {
+        self.plugin_breaker_open.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).set(is_open.into());
+    }
+
     /// The store's figures.
     pub fn store(&self, stats: &Stats) {
         self.backlog.set(stats.backlog);
@@ -222,15 +235,14 @@ impl Metrics {
         self.dead_letters.set(stats.dead_letters);
     }
 
-    /// Events that this process holds.
-    pub fn events_in_flight(&self) -> &Gauge {
-        &self.events_in_flight
+    /// An event is claimed; it is held until the answer is dropped.
+    pub fn event_begins(&self) -> UnderWay<'_> {
+        UnderWay::enter(&self.events_in_flight)
     }
 
     /// An HTTP request to an endpoint begins; it is under way until the answer is dropped.
-    pub fn attempt_begins(&self) -> AttemptUnderWay<'_> {
-        self.attempts_in_flight.inc();
-        AttemptUnderWay(&self.attempts_in_flight)
+    pub fn attempt_begins(&self) -> UnderWay<'_> {
+        UnderWay::enter(&self.attempts_in_flight)
     }
 
     /// Open connections of producers.
@@ -247,10 +259,17 @@ impl Metrics {
     }
 }
 
-/// Counts an attempt until it is dropped: an attempt may be dropped in the middle.
-pub struct AttemptUnderWay<'metrics>(&'metrics Gauge);
+/// Counts something in flight until it is dropped: it may be dropped in the middle.
+pub struct UnderWay<'metrics>(&'metrics Gauge);
 
-impl Drop for AttemptUnderWay<'_> {
+impl<'metrics> UnderWay<'metrics> {
+    fn enter(gauge: &'metrics Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -31,6 +31,8 @@ pub struct Subscription {
     pub endpoint: Arc<Endpoint>,
     /// The chain of plugins, in order.
     pub plugins: Vec<PluginUse>,
+    /// What a plugin's fault means.
+    pub on_error: OnError,
     /// When a failed attempt is made again.
     pub retry: RetrySchedule,
 }
@@ -42,6 +44,30 @@ pub struct PluginUse {
     pub plugin: Arc<str>,
     /// The subscription's config for it, as JSON text; `{}` when there is none.
     pub config: Arc<str>,
+    /// Whether what it says is done.
+    pub mode: PluginMode,
+}
+
+/// Whether what a plugin says is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PluginMode {
+    /// It is.
+    #[default]
+    Apply,
+    /// It is only recorded: the event goes on as if the plugin were not there.
+    Shadow,
+}
+
+/// What a plugin's fault means for the delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// A failed attempt, which follows the schedule.
+    #[default]
+    Retry,
+    /// A dead letter at once.
+    DeadLetter,
+    /// The event goes on as if the plugin were not there; the fault is recorded.
+    PassThrough,
 }
 
 /// The waits between attempts: after the first failed attempt the first wait, and so on; then a dead letter.

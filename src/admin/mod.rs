@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,14 @@ pub struct State {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Any of these opens the door; with none, whoever can connect may.
     pub tokens: Vec<Secret>,
+    /// Reads the config anew. Gives whether it is in use now, and what is to be shown.
+    pub reload: Box<dyn Fn() -> Reloading + Send + Sync>,
+    /// Which generation of the config is in use.
+    pub config_status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
+
+/// A reload under way.
+pub type Reloading = Pin<Box<dyn Future<Output = (bool, serde_json::Value)> + Send>>;
 
 /// Why the listener can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +133,8 @@ impl State {
         let path = request.uri().path();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let known = match segments[..] {
-            ["healthz" | "readyz" | "metrics"] | ["api", "v1", "endpoints"] => Method::GET,
-            ["api", "v1", "endpoints", _, "enable"] => Method::POST,
+            ["healthz" | "readyz" | "metrics"] | ["api", "v1", "endpoints" | "config"] => Method::GET,
+            ["api", "v1", "endpoints", _, "enable"] | ["api", "v1", "reload"] => Method::POST,
             _ => return problem(StatusCode::NOT_FOUND, "nothing is served at this path"),
         };
         if request.method() != known {
@@ -156,6 +164,11 @@ impl State {
             ),
             ["api", "v1", "endpoints"] => self.endpoints().await,
             ["api", "v1", "endpoints", name, "enable"] => self.enable(name).await,
+            ["api", "v1", "config"] => json_answer(&(self.config_status)()),
+            ["api", "v1", "reload"] => match (self.reload)().await {
+                (true, status) => json_answer(&status),
+                (false, status) => text(StatusCode::UNPROCESSABLE_ENTITY, "application/json", status.to_string()),
+            },
             _ => unreachable!("every known path is matched above"),
         }
     }
@@ -201,7 +214,7 @@ impl State {
             Ok(was_disabled) => was_disabled,
             Err(error) => return store_problem(&error),
         };
-        endpoint.set_disabled(false);
+        endpoint.enable();
         let subscriptions = snapshot.subscriptions_of(name);
         let mut due = 0;
         loop {

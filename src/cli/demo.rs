@@ -61,10 +61,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let stop = stop_on_signal()?;
         let receiver = Receiver::start().await?;
         let key = receiver::random_text()?;
-        let config = write_config(&folder.0, &receiver, &key)?;
+        let (path, config) = write_config(&folder.0, &receiver, &key)?;
         let _logs = logging::start(&config.log)?;
         let clock = Clock::system();
-        let router = Router::start(&config, compiler()?, clock).await?;
+        let router = Router::start(&path, &config, compiler()?, clock).await?;
         let (ingest, admin) = (router.ingest_address(), router.admin_address());
         let store = std::sync::Arc::clone(router.store());
         println!("Branchline is up: events go to http://{ingest}/v1/events, the store is {}\n", folder.0.display());
@@ -113,7 +113,7 @@ impl Drop for Folder {
 }
 
 /// Lays the config and the plugins out as they are in the repository, and loads them with the receiver's addresses.
-fn write_config(folder: &Path, receiver: &Receiver, key: &str) -> Result<Config, Error> {
+fn write_config(folder: &Path, receiver: &Receiver, key: &str) -> Result<(PathBuf, Config), Error> {
     let write = |path: PathBuf, bytes: &[u8]| {
         let folder = path.parent().expect("the paths below have a folder");
         std::fs::create_dir_all(folder)
@@ -134,7 +134,8 @@ fn write_config(folder: &Path, receiver: &Receiver, key: &str) -> Result<Config,
             variables.insert(name.to_owned(), value);
         }
     }
-    Ok(Config::load_with_environment(&path, &variables.into_iter().collect::<Environment>())?)
+    let config = Config::load_with_environment(&path, &variables.into_iter().collect::<Environment>())?;
+    Ok((path, config))
 }
 
 async fn send_samples(ingest: SocketAddr, key: &str, table: &mut Table) -> Result<(), Error> {

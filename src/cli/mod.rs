@@ -28,7 +28,7 @@ enum Command {
     /// Run the router.
     Serve {
         /// A TOML or JSON file, or a folder of `*.toml` files.
-        #[arg(long, short, default_value = "config", env = "BRANCHLINE_CONFIG")]
+        #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
         config: PathBuf,
     },
     /// See the whole job on this machine, with nothing installed: sample events, plugins, retries, a dead letter.

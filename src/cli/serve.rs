@@ -1,12 +1,13 @@
 //! `branchline serve`: the router, until SIGTERM or SIGINT. A second signal ends it at once.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, compiler, logging, runtime};
-use crate::app::Router;
+use crate::app::{Reloader, Router};
 use crate::clock::Clock;
 use crate::config::Config;
 
@@ -22,7 +23,8 @@ pub fn run(path: &Path) -> Result<(), Error> {
     }
     runtime()?.block_on(async {
         let stop = stop_on_signal()?;
-        let router = Router::start(&config, compiler()?, Clock::system()).await?;
+        let router = Router::start(path, &config, compiler()?, Clock::system()).await?;
+        reload_on_hangup(Arc::clone(router.reloader()))?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             ingest = %router.ingest_address(),
@@ -34,6 +36,19 @@ pub fn run(path: &Path) -> Result<(), Error> {
         );
         router.run(stop).await.map_err(Error::from)
     })
+}
+
+/// SIGHUP reads the config anew. What comes of it is logged; a bad config never replaces a good one.
+fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Error> {
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| Error::Failed(format!("signals can't be received: {error}")))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // Both ends are logged by the reloader.
+            let _ = reloader.reload().await;
+        }
+    });
+    Ok(())
 }
 
 /// A token that is cancelled by the first signal; the second ends the process.

@@ -206,7 +206,7 @@ fn read(mut root: Table<'_>) -> Config {
     };
     let routes = routes::routes(root.find("routes").as_ref(), &names);
 
-    store.options.lease = store::lease(&endpoints);
+    store.options.lease = store::lease(&endpoints, &plugins, &routes);
     if ingest.listen == admin.listen && ingest.listen.port() != 0 {
         let message = format!("`admin.listen` and `ingest.listen` are both {}", admin.listen);
         root.reading.fault("admin.listen", Part::Value, message, None);

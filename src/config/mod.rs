@@ -88,7 +88,7 @@ pub struct Ingest {
     pub connections_per_address_max: usize,
     /// `bodies_bytes_max`, default 256 MiB: all bodies that are being read or stored at one time.
     pub bodies_bytes_max: usize,
-    /// `backlog_events_max`, default 1,000,000: above it, producers get 503.
+    /// `backlog_events_max`, default 1,000,000: events not yet settled and deliveries in the schedule; above it, producers get 503.
     pub backlog_events_max: u64,
 }
 
@@ -106,7 +106,7 @@ pub struct Admin {
 pub struct StoreSettings {
     /// `url`, default `file:data`.
     pub url: StoreUrl,
-    /// `partitions`, default 4 (16 for a Cluster): fixed when the store is first used. Redis only.
+    /// `partitions`, default 1 (16 for a Cluster): fixed when the store is first used. Redis only.
     pub partitions: u16,
     /// `retention` (default 7 d), `dedupe_window` (default 10 min); the lease follows from the longest endpoint timeout.
     pub options: StoreOptions,

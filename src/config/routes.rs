@@ -11,7 +11,7 @@ use super::origins::Part;
 use super::reader::{Entry, Table};
 use super::values::{self, KIB};
 use crate::endpoint::Endpoint;
-use crate::route::{PluginUse, Route, Subscription};
+use crate::route::{OnError, PluginMode, PluginUse, Route, Subscription};
 
 const ROUTES_MAX: usize = 100_000;
 const PATTERNS_MAX: usize = 1_000;
@@ -92,23 +92,25 @@ impl Routes<'_> {
         let plugins = table.find("plugins").and_then(|entry| entry.list(PLUGINS_OF_A_SUBSCRIPTION_MAX));
         let plugins = plugins.into_iter().flatten().filter_map(|entry| self.plugin_use(&entry)).collect();
         let retry = table.find("retry").and_then(|entry| entry.retry());
+        let on_error = table.parsed("on_error", OnError::default(), on_error);
         table.end();
         let endpoint = Arc::clone(endpoint?);
         let retry = retry.or_else(|| endpoint.retry.clone()).unwrap_or_default();
-        Some(Subscription { name: Arc::from(name?), route: Arc::clone(route), endpoint, plugins, retry })
+        Some(Subscription { name: Arc::from(name?), route: Arc::clone(route), endpoint, plugins, on_error, retry })
     }
 
-    /// `"slack"`, or `{ use = "slack", config = { … } }`.
+    /// `"slack"`, or `{ use = "slack", config = { … }, mode = "shadow" }`.
     fn plugin_use(&self, entry: &Entry<'_>) -> Option<PluginUse> {
-        let (name_entry, config) = match entry.value {
+        let (name_entry, config, mode) = match entry.value {
             Value::Object(_) => {
                 let mut table = entry.table()?;
                 let name = table.require("use", "the name of one of `[plugins]`");
                 let config = table.find_secret("config");
+                let mode = table.parsed("mode", PluginMode::default(), plugin_mode);
                 table.end();
-                (name?, config)
+                (name?, config, mode)
             }
-            Value::String(_) => (entry.clone(), None),
+            Value::String(_) => (entry.clone(), None, PluginMode::default()),
             other => {
                 let found = values::kind(other);
                 entry
@@ -131,7 +133,24 @@ impl Routes<'_> {
             }
             None => "{}".to_owned(),
         };
-        known.then(|| PluginUse { plugin: Arc::from(&*name), config: Arc::from(config) })
+        known.then(|| PluginUse { plugin: Arc::from(&*name), config: Arc::from(config), mode })
+    }
+}
+
+fn on_error(text: &str) -> Result<OnError, String> {
+    match text {
+        "retry" => Ok(OnError::Retry),
+        "dead-letter" => Ok(OnError::DeadLetter),
+        "pass-through" => Ok(OnError::PassThrough),
+        _ => Err(format!("must be `retry`, `dead-letter` or `pass-through`, not {}", values::quoted(text))),
+    }
+}
+
+fn plugin_mode(text: &str) -> Result<PluginMode, String> {
+    match text {
+        "apply" => Ok(PluginMode::Apply),
+        "shadow" => Ok(PluginMode::Shadow),
+        _ => Err(format!("must be `apply` or `shadow`, not {}", values::quoted(text))),
     }
 }
 

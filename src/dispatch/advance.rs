@@ -3,7 +3,7 @@
 //! Both an event's first attempts and the schedule's later ones go this way; they differ only in how
 //! the conclusion is written.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Context;
@@ -12,16 +12,18 @@ use super::snapshot::{Consumer, EndpointState};
 use crate::clock::Timestamp;
 use crate::delivery::{
     Attempt, AttemptResult, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord,
-    Request, Waiting, Work,
+    PluginNote, Request, Waiting, Work,
 };
+use crate::endpoint::BodyFormat;
 use crate::event::Event;
-use crate::plugin::ChainEnd;
+use crate::plugin::{ChainEnd, ChainRun};
 use crate::send::body_for;
 use crate::settle::{self, Decision};
 use crate::store::DisabledEndpoint;
 
-/// How long a delivery is parked when the router itself, and not its endpoint, is at a limit.
-const BUSY_PARK: Duration = Duration::from_secs(1);
+/// How far apart deliveries come back whose plugins could not run. A plugin that can't keep up must not cost the store
+/// more than a few hundred claims a second.
+const PLUGIN_RETURN_STEP: Duration = Duration::from_millis(5);
 
 /// How long a delivery to a disabled endpoint waits before it is looked at again. Enabling the endpoint makes it due at once.
 const DISABLED_PARK: Duration = Duration::from_secs(300);
@@ -32,6 +34,22 @@ pub(super) struct Duty {
     pub id: DeliveryId,
     pub event: EventHead,
     pub consumer: Arc<Consumer>,
+    pub bodies: Arc<Bodies>,
+}
+
+/// An event's body in each format, made once for all subscriptions that send the event as it is.
+#[derive(Default)]
+pub(super) struct Bodies([OnceLock<Arc<Request>>; 3]);
+
+impl Bodies {
+    fn of(&self, event: &Event, format: BodyFormat) -> Arc<Request> {
+        let place = match format {
+            BodyFormat::Envelope => 0,
+            BodyFormat::Payload => 1,
+            BodyFormat::CloudEvents => 2,
+        };
+        Arc::clone(self.0[place].get_or_init(|| Arc::new(body_for(event, format))))
+    }
 }
 
 /// What a step came to.
@@ -39,6 +57,8 @@ pub(super) struct Conclusion {
     pub outcome: Outcome,
     /// All attempts so far, this step's included.
     pub attempts: Vec<Attempt>,
+    /// What plugins did in this step that was not applied.
+    pub notes: Vec<PluginNote>,
     pub rest: Rest,
 }
 
@@ -54,13 +74,20 @@ pub(super) enum Rest {
 
 impl Duty {
     /// The record of what became of the delivery.
-    pub fn record(&self, outcome: Outcome, attempts: Vec<Attempt>, at: Timestamp) -> OutcomeRecord {
+    pub fn record(
+        &self,
+        outcome: Outcome,
+        attempts: Vec<Attempt>,
+        notes: Vec<PluginNote>,
+        at: Timestamp,
+    ) -> OutcomeRecord {
         OutcomeRecord {
             event_id: self.event.id.clone(),
             position: self.event.position,
             subscription: Some(Arc::clone(&self.consumer.subscription.name)),
             outcome: Some(outcome),
             attempts,
+            notes,
             at,
         }
     }
@@ -154,34 +181,35 @@ pub(super) async fn advance(
     progress: Option<&Progress>,
 ) -> Option<Conclusion> {
     let number = attempts.last().map_or(1, |last| last.number + 1);
-    let request = match work {
-        Work::Send(request) => request,
-        Work::Run(event) => match run_plugins(context, duty, event, number).await {
-            Ok(request) => request,
-            Err(PluginEnd::Concluded(outcome, rest)) => return Some(Conclusion { outcome, attempts, rest }),
-            Err(PluginEnd::Failed(event, attempt)) => {
-                log_attempt(duty, &attempt);
-                return Some(conclude(context, duty, attempts, attempt, Work::Run(event)).await);
-            }
-        },
+    let (prepared, notes) = match work {
+        Work::Send(request) => (Prepared::Request(request), vec![]),
+        Work::Run(event) => run_plugins(context, duty, event, number).await,
+    };
+    let request = match prepared {
+        Prepared::Request(request) => request,
+        Prepared::Concluded(outcome, rest) => return Some(Conclusion { outcome, attempts, notes, rest }),
+        Prepared::Failed(event, attempt) => {
+            log_attempt(duty, &attempt);
+            return Some(conclude(context, duty, attempts, attempt, notes, Work::Run(event)).await);
+        }
     };
     if let Some(progress) = progress {
         progress.has_request(&request);
     }
     let endpoint = &duty.consumer.endpoint;
-    let parked = |attempts, after, why| {
-        let outcome = Outcome::Scheduled { next: context.clock.now().plus(after), why };
-        Some(Conclusion { outcome, attempts, rest: Rest::Waits(Work::Send(Arc::clone(&request)), after) })
+    let parked = |attempts, notes, after, why| {
+        let (outcome, rest) = waits(context, Work::Send(Arc::clone(&request)), after, why);
+        Some(Conclusion { outcome, attempts, notes, rest })
     };
     if endpoint.is_disabled() {
-        return parked(attempts, with_jitter(DISABLED_PARK), Waiting::Disabled);
+        return parked(attempts, notes, with_jitter(DISABLED_PARK), Waiting::Disabled);
     }
     let turn = match endpoint.gate.admit().await {
         Admission::Start(turn) => turn,
-        Admission::Park(after) => return parked(attempts, after, Waiting::Parked),
+        Admission::Park(after) => return parked(attempts, notes, after, Waiting::Parked),
     };
     let Ok(_under_way) = context.attempts.try_acquire() else {
-        return parked(attempts, with_jitter(BUSY_PARK), Waiting::Parked);
+        return parked(attempts, notes, endpoint.gate.time_to_return(), Waiting::Parked);
     };
     if progress.is_some_and(|progress| !progress.begin_sending(&request)) {
         return None;
@@ -191,50 +219,56 @@ pub(super) async fn advance(
         context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
     drop(turn);
     log_attempt(duty, &attempt);
-    Some(conclude(context, duty, attempts, attempt, Work::Send(request)).await)
+    Some(conclude(context, duty, attempts, attempt, notes, Work::Send(request)).await)
 }
 
-/// Why there is no request to send.
-enum PluginEnd {
+/// What plugins, or their absence, made of an event.
+enum Prepared {
+    Request(Arc<Request>),
     Concluded(Outcome, Rest),
     Failed(Arc<Event>, Attempt),
 }
 
-async fn run_plugins(
-    context: &Context,
-    duty: &Duty,
-    event: Arc<Event>,
-    number: u32,
-) -> Result<Arc<Request>, PluginEnd> {
+async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: u32) -> (Prepared, Vec<PluginNote>) {
     let format = duty.consumer.endpoint.endpoint.format;
     let Some(chain) = &duty.consumer.chain else {
-        return Ok(Arc::new(body_for(&event, format)));
+        return (Prepared::Request(duty.bodies.of(&event, format)), vec![]);
     };
     let at = context.clock.now();
     let subscription = Arc::clone(&duty.consumer.subscription.name);
-    match context.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await {
-        ChainEnd::Event { event, .. } => Ok(Arc::new(body_for(&event, format))),
-        ChainEnd::Send(request) => Ok(Arc::new(request)),
+    let ChainRun { end, notes } = context.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await;
+    let parked = |work, after: Duration, why| {
+        let after = after.max(duty.consumer.plugin_row.place(PLUGIN_RETURN_STEP));
+        let (outcome, rest) = waits(context, work, with_jitter(after), why);
+        Prepared::Concluded(outcome, rest)
+    };
+    let prepared = match end {
+        ChainEnd::Event { event, changed: false } => Prepared::Request(duty.bodies.of(&event, format)),
+        ChainEnd::Event { event, changed: true } => Prepared::Request(Arc::new(body_for(&event, format))),
+        ChainEnd::Send(request) => Prepared::Request(Arc::new(request)),
         ChainEnd::Dropped { plugin, reason } => {
-            Err(PluginEnd::Concluded(Outcome::Dropped { plugin: plugin.to_string(), reason }, Rest::Ended))
+            Prepared::Concluded(Outcome::Dropped { plugin: plugin.to_string(), reason }, Rest::Ended)
         }
         ChainEnd::DeadLetter { plugin, reason } => {
             let detail = format!("plugin `{plugin}`: {reason}");
             let outcome = Outcome::DeadLetter { reason: DeadLetterReason::Plugin, detail: detail.clone() };
-            Err(PluginEnd::Concluded(outcome, Rest::Dead(Work::Run(event), DeadLetterReason::Plugin, detail)))
+            Prepared::Concluded(outcome, Rest::Dead(Work::Run(event), DeadLetterReason::Plugin, detail))
         }
-        ChainEnd::Busy => {
-            let after = with_jitter(BUSY_PARK);
-            let outcome = Outcome::Scheduled { next: at.plus(after), why: Waiting::Parked };
-            Err(PluginEnd::Concluded(outcome, Rest::Waits(Work::Run(event), after)))
-        }
+        ChainEnd::Busy => parked(Work::Run(event), Duration::ZERO, Waiting::Parked),
+        ChainEnd::Open { after, .. } => parked(Work::Run(event), after, Waiting::Breaker),
         ChainEnd::Fault { plugin, kind, detail, retryable } => {
             let result = AttemptResult::PluginFailed { plugin: plugin.to_string(), error: kind, detail, retryable };
             let duration = context.clock.now().since(at);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            Err(PluginEnd::Failed(event, Attempt { number, at, duration_ms, result, answer: None }))
+            Prepared::Failed(event, Attempt { number, at, duration_ms, result, answer: None })
         }
-    }
+    };
+    (prepared, notes)
+}
+
+/// A delivery that could not start, and comes back after a while.
+fn waits(context: &Context, work: Work, after: Duration, why: Waiting) -> (Outcome, Rest) {
+    (Outcome::Scheduled { next: context.clock.now().plus(after), why }, Rest::Waits(work, after))
 }
 
 async fn conclude(
@@ -242,6 +276,7 @@ async fn conclude(
     duty: &Duty,
     mut attempts: Vec<Attempt>,
     attempt: Attempt,
+    notes: Vec<PluginNote>,
     work: Work,
 ) -> Conclusion {
     let now = context.clock.now();
@@ -250,18 +285,18 @@ async fn conclude(
     match decision {
         Decision::Delivered => {
             context.metrics.delivered(now.since(duty.event.accepted_at));
-            Conclusion { outcome: Outcome::Delivered, attempts, rest: Rest::Ended }
+            Conclusion { outcome: Outcome::Delivered, attempts, notes, rest: Rest::Ended }
         }
         Decision::Retry { after } => {
             let outcome = Outcome::Scheduled { next: now.plus(after), why: Waiting::Retry };
-            Conclusion { outcome, attempts, rest: Rest::Waits(work, after) }
+            Conclusion { outcome, attempts, notes, rest: Rest::Waits(work, after) }
         }
         Decision::GiveUp { reason, detail, disable_endpoint } => {
             if disable_endpoint {
                 disable(context, &duty.consumer.endpoint, &detail).await;
             }
             let outcome = Outcome::DeadLetter { reason, detail: detail.clone() };
-            Conclusion { outcome, attempts, rest: Rest::Dead(work, reason, detail) }
+            Conclusion { outcome, attempts, notes, rest: Rest::Dead(work, reason, detail) }
         }
     }
 }

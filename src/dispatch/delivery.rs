@@ -17,7 +17,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: Owne
     };
     drop(snapshot);
     let (delivery, attempts) = (&claim.delivery, claim.delivery.attempts.clone());
-    let duty = Duty { id: delivery.id.clone(), event: delivery.event.clone(), consumer };
+    let duty = Duty { id: delivery.id.clone(), event: delivery.event.clone(), consumer, bodies: Arc::default() };
     let work = delivery.work.clone();
     let Some(conclusion) = advance(&context, &duty, attempts, work, None).await else {
         unreachable!("only an event takes work away");
@@ -28,7 +28,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: Owne
 
 /// Writes what a step came to.
 pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim, conclusion: Conclusion) {
-    let Conclusion { outcome, attempts, rest } = conclusion;
+    let Conclusion { outcome, attempts, notes, rest } = conclusion;
     let at = context.clock.now();
     let next = match rest {
         Rest::Ended => NextState::Ended,
@@ -38,11 +38,12 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
         }
     };
     // A delivery that is still parked was parked before: saying so each time would bury what happened.
-    let is_news = !matches!(outcome, Outcome::Scheduled { why: Waiting::Parked | Waiting::Disabled, .. });
+    let is_news =
+        !matches!(outcome, Outcome::Scheduled { why: Waiting::Parked | Waiting::Disabled | Waiting::Breaker, .. });
     if is_news {
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
     }
-    let outcome = is_news.then(|| duty.record(outcome, attempts, at));
+    let outcome = is_news.then(|| duty.record(outcome, attempts, notes, at));
     write(context, DeliverySettlement { claim, outcome, next }).await;
 }
 
@@ -61,6 +62,7 @@ async fn bury_orphan(context: &Context, claim: DeliveryClaim) {
         subscription: Some(Arc::clone(&delivery.subscription)),
         outcome: Some(Outcome::DeadLetter { reason, detail: detail.clone() }),
         attempts: delivery.attempts.clone(),
+        notes: vec![],
         at,
     };
     let next = NextState::Dead(DeadLetter { delivery, reason, detail, at });

@@ -11,10 +11,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::advance::{Conclusion, Duty, Progress, Rest, Taken, advance};
-use super::{Context, delivery};
+use super::advance::{Bodies, Conclusion, Duty, Progress, Rest, Taken, advance};
+use super::{Context, Snapshot, delivery};
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
+use crate::event::Event;
+use crate::filter::Match;
 use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDelivery, Settled};
 
 /// How long an event waits for its first attempts (design.md).
@@ -26,22 +28,25 @@ const LATE_PARK: Duration = Duration::from_millis(500);
 /// Walks a claimed event to its settlement, and what was detached from it to its own.
 pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSemaphorePermit) {
     let deadline = Instant::now() + DETACH_AFTER;
+    let held = context.metrics.event_begins();
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
     let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
 
     let snapshot = context.snapshot.load_full();
+    let bodies = Arc::new(Bodies::default());
     let mut duties: Vec<(Duty, Progress)> = Vec::new();
-    for found in snapshot.routes.matches(&event) {
+    for found in matches(&context, &snapshot, &event).await {
         let consumer = snapshot
             .consumer(&found.subscription.name)
             .expect("a snapshot is made with a consumer for each subscription of its routes");
         let id = DeliveryId::derive(&event, &consumer.subscription.name);
-        let duty = Duty { id, event: head.clone(), consumer: Arc::clone(consumer) };
+        let duty = Duty { id, event: head.clone(), consumer: Arc::clone(consumer), bodies: Arc::clone(&bodies) };
         match found.filtered {
             Some(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
-                end.outcomes.push(duty.record(outcome, vec![], end.at));
+                context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+                end.outcomes.push(duty.record(outcome, vec![], vec![], end.at));
             }
             None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
         }
@@ -77,7 +82,19 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     }
     let soonest = end.soonest_return();
     let event_id = head.id.clone();
-    let claims = match context.store.settle_event(end.settlement(claim)).await {
+    // Attempts that were detached go on while the event is settled.
+    let settling = context.store.settle_event(end.settlement(claim));
+    tokio::pin!(settling);
+    let mut ended: Vec<(usize, Conclusion)> = Vec::new();
+    let settled = loop {
+        tokio::select! {
+            settled = &mut settling => break settled,
+            Some((number, conclusion)) = steps.next() => {
+                ended.extend(conclusion.map(|conclusion| (number, conclusion)));
+            }
+        }
+    };
+    let claims = match settled {
         Ok(Settled::Written(claims)) => claims,
         Ok(Settled::Lost) => {
             tracing::warn!(event.id = %event_id, "another router has taken the event over; it settles it");
@@ -89,19 +106,39 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         }
     };
     context.scheduled_in(soonest);
-    drop(slot);
+    drop((held, slot));
 
     // What is on the wire goes on without the event.
     let mut claims: Vec<(usize, Option<DeliveryClaim>)> =
         detached.into_iter().zip(claims.into_iter().map(Some)).collect();
     while !claims.is_empty() {
-        let Some((number, conclusion)) = steps.next().await else { break };
-        let Some(conclusion) = conclusion else { continue };
+        let (number, conclusion) = match ended.pop() {
+            Some(ended) => ended,
+            None => match steps.next().await {
+                Some((number, Some(conclusion))) => (number, conclusion),
+                Some((_, None)) => continue,
+                None => break,
+            },
+        };
         let held = claims.iter_mut().find(|(detached, _)| *detached == number).and_then(|(_, claim)| claim.take());
         claims.retain(|(_, claim)| claim.is_some());
         if let Some(claim) = held {
             delivery::settle(&context, &duties[number].0, claim, conclusion).await;
         }
+    }
+}
+
+/// The subscriptions whose routes fit the event. What may take long is kept away from the runtime's threads, two at a time.
+async fn matches(context: &Context, snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<Match> {
+    if !snapshot.routes.takes_long(event) {
+        return snapshot.routes.matches(event);
+    }
+    let _turn = context.long_matches.acquire().await;
+    let (routes, subject) = (Arc::clone(snapshot), Arc::clone(event));
+    match tokio::task::spawn_blocking(move || routes.routes.matches(&subject)).await {
+        Ok(matches) => matches,
+        // It panicked, and would again: better to match here and have it seen than to lose the event.
+        Err(_) => snapshot.routes.matches(event),
     }
 }
 
@@ -113,6 +150,7 @@ fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
         subscription: None,
         outcome: None,
         attempts: vec![],
+        notes: vec![],
         at,
     }
 }
@@ -127,7 +165,7 @@ struct EventEnd {
 
 impl EventEnd {
     fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
-        let Conclusion { outcome, attempts, rest } = conclusion;
+        let Conclusion { outcome, attempts, notes, rest } = conclusion;
         self.at = context.clock.now();
         match rest {
             Rest::Ended => {}
@@ -140,7 +178,7 @@ impl EventEnd {
             }
         }
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
-        self.outcomes.push(duty.record(outcome, attempts, self.at));
+        self.outcomes.push(duty.record(outcome, attempts, notes, self.at));
     }
 
     /// Parks what has not begun and detaches what is on the wire; returns the numbers of the latter, in the order of their claims.
@@ -150,14 +188,15 @@ impl EventEnd {
             match progress.take() {
                 Taken::Parked(work) => {
                     let outcome = Outcome::Scheduled { next: self.at.plus(LATE_PARK), why: Waiting::Parked };
-                    let conclusion = Conclusion { outcome, attempts: vec![], rest: Rest::Waits(work, LATE_PARK) };
+                    let rest = Rest::Waits(work, LATE_PARK);
+                    let conclusion = Conclusion { outcome, attempts: vec![], notes: vec![], rest };
                     self.add(context, duty, conclusion);
                 }
                 Taken::Detached(request) => {
                     let delivery = duty.delivery(vec![], Work::Send(request));
                     self.scheduled.push(ScheduledDelivery { delivery, hold: Hold::Claimed });
                     let outcome = Outcome::Scheduled { next: self.at, why: Waiting::Detached };
-                    self.outcomes.push(duty.record(outcome, vec![], self.at));
+                    self.outcomes.push(duty.record(outcome, vec![], vec![], self.at));
                     detached.push(number);
                 }
             }

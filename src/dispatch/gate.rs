@@ -10,9 +10,10 @@ use tokio::time::Instant;
 /// How long a delivery may wait for its turn before it is parked: about as long as its event may wait (design.md).
 pub const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The shortest and the longest time that a parked delivery stays away.
+/// The shortest and the longest time that a parked delivery stays away. Each return costs the store a claim and a
+/// settlement, so the longest is what a large backlog behind a dead endpoint costs, and what its recovery waits for.
 const PARK_MIN: Duration = Duration::from_millis(500);
-const PARK_MAX: Duration = Duration::from_secs(60);
+const PARK_MAX: Duration = Duration::from_secs(120);
 
 /// The weight of the newest attempt in the moving average of how long they take, as a divisor.
 const AVERAGE_WEIGHT: u64 = 8;
@@ -27,8 +28,31 @@ pub struct Gate {
     average_micros: AtomicU64,
     /// When a turn last ended: a full gate that nobody leaves is not worth waiting at.
     last_end: Mutex<Instant>,
-    /// When the next delivery to be parked should come back, so that parked ones come in a row and not together.
-    next_return: Mutex<Instant>,
+    row: Row,
+}
+
+/// Gives what is parked its own time to come back each, so that it comes in a row and not together.
+#[derive(Debug, Default)]
+pub struct Row(Mutex<Option<Instant>>);
+
+impl Row {
+    /// The wait of one more, `step` after the one before it.
+    pub fn place(&self, step: Duration) -> Duration {
+        let now = Instant::now();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = last.map_or(now, |last| last + step).max(now + PARK_MIN);
+        if next <= now + PARK_MAX {
+            *last = Some(next);
+            return next - now;
+        }
+        // The row is full: somewhere in its later half, not all at its end.
+        PARK_MAX.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+
+    /// Nobody is ahead any more.
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// What the gate says to a delivery.
@@ -70,13 +94,16 @@ impl Gate {
             waiting: AtomicUsize::new(0),
             average_micros: AtomicU64::new(0),
             last_end: Mutex::new(now),
-            next_return: Mutex::new(now),
+            row: Row::default(),
         })
     }
 
     /// Waits for a turn, but never longer than [`PATIENCE`], and not at all when the queue is too long for that.
     pub async fn admit(self: &Arc<Self>) -> Admission {
         if let Ok(permit) = Arc::clone(&self.turns).try_acquire_owned() {
+            if self.turns.available_permits() > self.limit / 2 {
+                self.row.clear();
+            }
             return Admission::Start(self.turn(permit));
         }
         if self.expected_wait() > PATIENCE {
@@ -105,14 +132,15 @@ impl Gate {
         if idle > PATIENCE || ahead > 8 * self.limit as u64 { by_average.max(PATIENCE * 2) } else { by_average }
     }
 
-    /// Gives each parked delivery its own time to come back, as far apart as the endpoint takes them.
-    fn time_to_return(&self) -> Duration {
-        let now = Instant::now();
+    /// When a delivery that can't start should come back: as far after the one before it as the endpoint takes them.
+    pub fn time_to_return(&self) -> Duration {
         let average = Duration::from_micros(self.average_micros.load(Ordering::Relaxed)).max(Duration::from_millis(1));
-        let step = average / u32::try_from(self.limit.max(1)).unwrap_or(u32::MAX);
-        let mut next = self.next_return.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = (*next + step).clamp(now + PARK_MIN, now + PARK_MAX);
-        *next - now
+        self.row.place(average / u32::try_from(self.limit.max(1)).unwrap_or(u32::MAX))
+    }
+
+    /// What is parked from now on need not come after what was parked before.
+    pub fn forget_row(&self) {
+        self.row.clear();
     }
 }
 
@@ -163,10 +191,22 @@ mod tests {
         let mut last = Duration::ZERO;
         for _ in 0..100 {
             let Admission::Park(after) = gate.admit().await else { panic!("started") };
-            assert!(after > last || after == PARK_MAX || after == PARK_MIN, "{after:?} after {last:?}");
+            assert!(after > last || after == PARK_MIN, "{after:?} after {last:?}");
             last = after;
         }
         assert_eq!(began.elapsed(), Duration::ZERO, "parking must not wait");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_row_spreads_what_comes_back_and_a_cleared_one_begins_anew() {
+        let row = Row::default();
+        let step = Duration::from_millis(100);
+        let waits: Vec<Duration> = (0..10_000).map(|_| row.place(step)).collect();
+        assert!(waits.iter().all(|wait| (PARK_MIN..=PARK_MAX).contains(wait)));
+        let in_one_second = |second: u64| waits.iter().filter(|wait| wait.as_secs() == second).count();
+        assert!((0..120).all(|second| in_one_second(second) < 300), "no herd");
+        row.clear();
+        assert_eq!(row.place(step), PARK_MIN);
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use event::DETACH_AFTER;
+pub use gate::Row;
 pub use snapshot::{Consumer, EndpointState, Snapshot};
 pub use transport::Transport;
 
@@ -35,6 +36,9 @@ const DUE_BATCH_MAX: usize = 256;
 
 /// The schedule is looked at this often even when nothing is known to fall due: another router may have written to it.
 const SCHEDULE_LOOK: Duration = Duration::from_millis(500);
+
+/// How many events may be matched at one time by conditions that take long.
+const LONG_MATCHES_MAX: usize = 2;
 
 /// How long a claim loop waits after the store refused it.
 const STORE_PAUSE: Duration = Duration::from_millis(250);
@@ -57,6 +61,8 @@ struct Context {
     clock: Clock,
     metrics: Metrics,
     attempts: Semaphore,
+    /// Turns for matching that takes long: it may use a part of the machine, never all of it.
+    long_matches: Semaphore,
     schedule_changed: Notify,
 }
 
@@ -72,7 +78,6 @@ impl Context {
 /// The dispatcher. [`Dispatcher::run`] ends when it is told to stop.
 pub struct Dispatcher {
     context: Arc<Context>,
-    limits: Limits,
     event_slots: Arc<Semaphore>,
     delivery_slots: Arc<Semaphore>,
     walks: TaskTracker,
@@ -99,9 +104,9 @@ impl Dispatcher {
                 clock,
                 metrics,
                 attempts,
+                long_matches: Semaphore::new(LONG_MATCHES_MAX),
                 schedule_changed: Notify::new(),
             }),
-            limits,
             event_slots: Arc::new(Semaphore::new(limits.events_in_flight_max)),
             delivery_slots: Arc::new(Semaphore::new(limits.attempts_in_flight_max)),
             walks: TaskTracker::new(),
@@ -130,8 +135,6 @@ impl Dispatcher {
                 () = stop.cancelled() => return,
                 claims = self.context.store.claim_events(free, CLAIM_WAIT) => claims,
             };
-            let in_flight = self.limits.events_in_flight_max - self.event_slots.available_permits();
-            self.context.metrics.events_in_flight().set(i64::try_from(in_flight).unwrap_or(i64::MAX));
             let claims = match claims {
                 Ok(claims) => claims,
                 Err(error) => {

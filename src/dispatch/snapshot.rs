@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::gate::Gate;
+use super::gate::{Gate, Row};
 use crate::endpoint::Endpoint;
 use crate::filter::RouteTable;
 use crate::plugin::Chain;
@@ -31,6 +31,8 @@ pub struct Consumer {
     pub chain: Option<Arc<Chain>>,
     /// Its endpoint.
     pub endpoint: Arc<EndpointState>,
+    /// Where deliveries wait whose plugins could not run.
+    pub plugin_row: Row,
 }
 
 /// An endpoint and what the router knows of it. It outlives a reload that leaves the endpoint as it was.
@@ -52,9 +54,28 @@ impl EndpointState {
         Arc::new(Self { gate: Gate::new(endpoint.max_in_flight), endpoint, target, disabled: AtomicBool::new(false) })
     }
 
+    /// The state of an endpoint in a new generation: the gate goes on while its limit stays, the mark while the URL does.
+    pub fn renewed(endpoint: Arc<Endpoint>, before: &Snapshot) -> Arc<Self> {
+        let fresh = Self::new(endpoint);
+        let Some(old) = before.endpoints.get(&fresh.endpoint.name) else { return fresh };
+        let same_limit = old.endpoint.max_in_flight == fresh.endpoint.max_in_flight;
+        Arc::new(Self {
+            endpoint: Arc::clone(&fresh.endpoint),
+            gate: Arc::clone(if same_limit { &old.gate } else { &fresh.gate }),
+            target: fresh.target.clone(),
+            disabled: AtomicBool::new(old.target == fresh.target && old.is_disabled()),
+        })
+    }
+
     /// Whether its deliveries are held.
     pub fn is_disabled(&self) -> bool {
         self.disabled.load(Ordering::Relaxed)
+    }
+
+    /// Lets its deliveries go again, at once and not in the row that they were parked in.
+    pub fn enable(&self) {
+        self.set_disabled(false);
+        self.gate.forget_row();
     }
 
     /// Sets whether its deliveries are held; returns whether they were before.

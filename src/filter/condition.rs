@@ -1,5 +1,6 @@
 //! `where`: a CEL expression over the event. It must be `true`; anything else, an error included, keeps the event away, and says so.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -17,6 +18,14 @@ use crate::event::Event;
 /// How long a reason may be, in characters: a reason may quote a key of the payload.
 const REASON_CHARS_MAX: usize = 200;
 
+/// How many steps nested macros may take. CEL has no budget of its own, and `a.all(x, b.all(y, …))` takes the square of
+/// what a producer sends.
+const STEPS_MAX: u64 = 1_000_000;
+
+/// Up to these sizes a payload is parsed, or looped over once, within a few milliseconds.
+const PARSE_QUICK_BYTES_MAX: usize = 256 * 1024;
+const LOOP_QUICK_BYTES_MAX: usize = 16 * 1024;
+
 /// What an expression may name.
 const VARIABLES: [&str; 7] =
     ["eventType", "aggregateType", "aggregateId", "payload", "metadata", "occurredAt", "source"];
@@ -27,6 +36,10 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()
 pub struct Condition {
     program: Program,
     text: Box<str>,
+    /// How deep its macros are nested; one that builds a list counts twice, since it may copy what it visits.
+    nesting: u32,
+    /// The longest list that stands in the expression itself.
+    list_length: usize,
 }
 
 /// Why an expression can't be used.
@@ -59,11 +72,29 @@ impl Condition {
             let suggestion = VARIABLES.into_iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
             return Err(ConditionError::Unknown { name: name.to_owned(), suggestion });
         }
-        Ok(Self { program, text: text.into() })
+        let (mut nesting, mut list_length) = (0, 0);
+        measure(program.expression(), 0, &mut nesting, &mut list_length);
+        Ok(Self { program, text: text.into(), nesting, list_length })
+    }
+
+    /// Whether it may take more than a few milliseconds over a payload of this size.
+    pub(super) fn takes_long(&self, payload_bytes: usize) -> bool {
+        let quick_bytes_max = match self.nesting {
+            0 => PARSE_QUICK_BYTES_MAX,
+            1 => LOOP_QUICK_BYTES_MAX,
+            _ => 0,
+        };
+        payload_bytes > quick_bytes_max
     }
 
     /// Why the event is kept away; `None` when the expression is true.
     pub(super) fn refuses(&self, variables: &Variables<'_>) -> Option<Arc<str>> {
+        if self.nesting > 1 {
+            let widest = u64::try_from(variables.widest().max(self.list_length)).unwrap_or(u64::MAX);
+            if widest.saturating_pow(self.nesting) > STEPS_MAX {
+                return Some(format!("where failed: too much work, nested macros over a list of {widest}").into());
+            }
+        }
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(variables);
         match self.program.execute(&context) {
@@ -72,6 +103,41 @@ impl Condition {
             Ok(other) => Some(cut(&format!("where is not true or false but a {}", other.type_of()))),
             // Some of these errors print the values they met, and a reason must not carry the payload.
             Err(error) => Some(cut(&format!("where failed: {}", describe(&error)))),
+        }
+    }
+}
+
+/// Finds the deepest nesting of macros and the longest list literal.
+fn measure(expression: &Expression, depth: u32, nesting: &mut u32, list_length: &mut usize) {
+    *nesting = (*nesting).max(depth);
+    let mut visit = |expression: &Expression, depth| measure(expression, depth, nesting, list_length);
+    match &expression.expr {
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(|e| visit(e, depth)),
+        Expr::Select(select) => visit(&select.operand, depth),
+        Expr::List(list) => {
+            list.elements.iter().for_each(|element| visit(element, depth));
+            *list_length = (*list_length).max(list.elements.len());
+        }
+        Expr::Map(map) => map.entries.iter().for_each(|entry| measure_entry(&entry.expr, depth, nesting, list_length)),
+        Expr::Struct(fields) => {
+            fields.entries.iter().for_each(|entry| measure_entry(&entry.expr, depth, nesting, list_length));
+        }
+        Expr::Comprehension(c) => {
+            let builds_a_list = matches!(c.accu_init.expr, Expr::List(_));
+            let inside = depth + 1 + u32::from(builds_a_list);
+            visit(&c.iter_range, depth);
+            [&c.accu_init, &c.loop_cond, &c.loop_step, &c.result].into_iter().for_each(|e| visit(e, inside));
+        }
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}
+
+fn measure_entry(entry: &EntryExpr, depth: u32, nesting: &mut u32, list_length: &mut usize) {
+    match entry {
+        EntryExpr::StructField(field) => measure(&field.value, depth, nesting, list_length),
+        EntryExpr::MapEntry(entry) => {
+            measure(&entry.key, depth, nesting, list_length);
+            measure(&entry.value, depth, nesting, list_length);
         }
     }
 }
@@ -142,13 +208,32 @@ fn cut(text: &str) -> Arc<str> {
 /// The event as variables. Payload and metadata are parsed when first asked for, and once for all conditions.
 pub(super) struct Variables<'event> {
     event: &'event Event,
-    payload: OnceLock<Box<dyn Val>>,
-    metadata: OnceLock<Box<dyn Val>>,
+    payload: OnceLock<Parsed>,
+    metadata: OnceLock<Parsed>,
+}
+
+/// A JSON text as a value, and the length of its longest list or map.
+struct Parsed {
+    value: Box<dyn Val>,
+    widest: usize,
 }
 
 impl<'event> Variables<'event> {
     pub(super) fn of(event: &'event Event) -> Self {
         Self { event, payload: OnceLock::new(), metadata: OnceLock::new() }
+    }
+
+    fn payload(&self) -> &Parsed {
+        self.payload.get_or_init(|| parse(&self.event.payload))
+    }
+
+    fn metadata(&self) -> &Parsed {
+        self.metadata.get_or_init(|| parse(&self.event.metadata))
+    }
+
+    /// The length of the longest list or map that an expression can meet.
+    fn widest(&self) -> usize {
+        self.payload().widest.max(self.metadata().widest)
     }
 }
 
@@ -161,23 +246,26 @@ impl VariableResolver for Variables<'_> {
             "aggregateId" => text(&self.event.aggregate_id),
             "occurredAt" => text(&self.event.occurred_at),
             "source" => text(&self.event.source),
-            "payload" => Some(CowVal::Borrowed(&**self.payload.get_or_init(|| parse(&self.event.payload)))),
-            "metadata" => Some(CowVal::Borrowed(&**self.metadata.get_or_init(|| parse(&self.event.metadata)))),
+            "payload" => Some(CowVal::Borrowed(&*self.payload().value)),
+            "metadata" => Some(CowVal::Borrowed(&*self.metadata().value)),
             _ => None,
         }
     }
 }
 
 /// JSON as a CEL value. Accepted JSON always parses; a record that was damaged since reads as null.
-fn parse(json: &str) -> Box<dyn Val> {
+fn parse(json: &str) -> Parsed {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    ValueSeed.deserialize(&mut deserializer).unwrap_or_else(|_| Box::new(CelNull))
+    let widest = Cell::new(0);
+    let value = ValueSeed(&widest).deserialize(&mut deserializer).unwrap_or_else(|_| Box::new(CelNull));
+    Parsed { value, widest: widest.get() }
 }
 
 /// Reads any JSON value: whole numbers are `int` (or `uint` above its range), others `double`.
-struct ValueSeed;
+#[derive(Clone, Copy)]
+struct ValueSeed<'widest>(&'widest Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for ValueSeed {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Box<dyn Val>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -185,7 +273,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed {
     }
 }
 
-impl<'de> Visitor<'de> for ValueSeed {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Box<dyn Val>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,17 +309,19 @@ impl<'de> Visitor<'de> for ValueSeed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = sequence.next_element_seed(ValueSeed)? {
+        while let Some(value) = sequence.next_element_seed(self)? {
             values.push(value);
         }
+        self.0.set(self.0.get().max(values.len()));
         Ok(Box::new(CelList::from(values)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values: HashMap<CelMapKey, Box<dyn Val>> = HashMap::new();
         while let Some(key) = map.next_key::<String>()? {
-            values.insert(CelMapKey::String(CelString::from(key)), map.next_value_seed(ValueSeed)?);
+            values.insert(CelMapKey::String(CelString::from(key)), map.next_value_seed(self)?);
         }
+        self.0.set(self.0.get().max(values.len()));
         Ok(Box::new(CelMap::from(values)))
     }
 }
@@ -279,6 +369,23 @@ mod tests {
             let reason = reason(expression, payload).unwrap();
             assert!(reason.starts_with("where failed: ") && !reason.contains("marker"), "{reason}");
         }
+    }
+
+    #[test]
+    fn nested_macros_over_long_lists_are_not_begun() {
+        let list = |length: usize| format!(r#"{{"items":[{}]}}"#, vec!["1"; length].join(","));
+        let nested = "payload.items.all(x, payload.items.exists(y, x == y))";
+        assert_eq!(reason(nested, &list(1_000)), None);
+        for (expression, length) in [
+            (nested, 1_001),
+            ("payload.items.all(x, payload.items.all(y, payload.items.all(z, x == z)))", 101),
+            ("size(payload.items.map(x, payload.items)) > 0", 1_001),
+            ("payload.items.all(x, {'a': [1].all(y, payload.items.exists(z, z == x))}.a)", 101),
+        ] {
+            let reason = reason(expression, &list(length)).unwrap();
+            assert!(reason.starts_with("where failed: too much work"), "{expression}: {reason}");
+        }
+        assert_eq!(reason("payload.items.all(x, x == 1)", &list(50_000)), None, "one loop may be long");
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub enum RouteFault {
 
 /// A subscription whose route's patterns and sources fit the event.
 #[derive(Clone, Debug)]
-pub struct Match<'table> {
+pub struct Match {
     /// The subscription.
-    pub subscription: &'table Arc<Subscription>,
+    pub subscription: Arc<Subscription>,
     /// Why the route's `where` keeps the event from it; `None` when it wants the event.
     pub filtered: Option<Arc<str>>,
 }
@@ -96,9 +96,8 @@ impl RouteTable {
     }
 
     /// The subscriptions whose route fits the event's type and source, in the order of the config.
-    pub fn matches(&self, event: &Event) -> Vec<Match<'_>> {
-        let mut numbers = Vec::new();
-        self.index.lookup(&event.event_type, &mut numbers);
+    pub fn matches(&self, event: &Event) -> Vec<Match> {
+        let numbers = self.index.lookup(&event.event_type);
         let variables = Variables::of(event);
         let mut matches = Vec::with_capacity(numbers.len());
         for number in numbers {
@@ -108,10 +107,20 @@ impl RouteTable {
             }
             let filtered = route.condition.as_ref().and_then(|condition| condition.refuses(&variables));
             matches.extend(
-                route.subscriptions.iter().map(|subscription| Match { subscription, filtered: filtered.clone() }),
+                route
+                    .subscriptions
+                    .iter()
+                    .map(|subscription| Match { subscription: Arc::clone(subscription), filtered: filtered.clone() }),
             );
         }
         matches
+    }
+
+    /// Whether matching the event may take long enough to hold others up.
+    pub fn takes_long(&self, event: &Event) -> bool {
+        let conditions = self.index.lookup(&event.event_type).into_iter();
+        let mut conditions = conditions.filter_map(|number| self.routes[number].condition.as_ref());
+        conditions.any(|condition| condition.takes_long(event.payload.len()))
     }
 }
 
@@ -122,7 +131,7 @@ mod tests {
     use super::*;
     use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl};
     use crate::event;
-    use crate::route::RetrySchedule;
+    use crate::route::{OnError, RetrySchedule};
 
     fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
         let endpoint = Arc::new(Endpoint {
@@ -146,6 +155,7 @@ mod tests {
                 route: name.into(),
                 endpoint,
                 plugins: vec![],
+                on_error: OnError::default(),
                 retry: RetrySchedule::default(),
             })],
         }

@@ -89,11 +89,13 @@ impl TypeIndex {
         if pattern.open { &mut node.open } else { &mut node.ends }.push(route);
     }
 
-    /// Writes the numbers of the routes that fit into `routes`, ascending, each once.
-    pub fn lookup(&self, event_type: &str, routes: &mut Vec<usize>) {
-        self.root.collect(Some(event_type), routes);
+    /// The numbers of the routes that fit, ascending, each once.
+    pub fn lookup(&self, event_type: &str) -> Vec<usize> {
+        let mut routes = Vec::new();
+        self.root.collect(Some(event_type), &mut routes);
         routes.sort_unstable();
         routes.dedup();
+        routes
     }
 }
 
@@ -125,9 +127,7 @@ mod tests {
     fn fits(pattern: &str, event_type: &str) -> bool {
         let mut index = TypeIndex::default();
         index.insert(&TypePattern::parse(pattern).unwrap(), 7);
-        let mut routes = Vec::new();
-        index.lookup(event_type, &mut routes);
-        routes == [7]
+        index.lookup(event_type) == [7]
     }
 
     #[test]
@@ -176,8 +176,6 @@ mod tests {
             index.insert(&TypePattern::parse(&format!("tenant{route}.order.*")).unwrap(), route);
             index.insert(&TypePattern::parse(&format!("tenant{route}.**")).unwrap(), route);
         }
-        let mut routes = Vec::new();
-        index.lookup("tenant4711.order.created", &mut routes);
-        assert_eq!(routes, [4711]);
+        assert_eq!(index.lookup("tenant4711.order.created"), [4711]);
     }
 }

@@ -10,6 +10,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::Error;
+use super::breaker::Breaker;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
 use super::compiler::Compiler;
@@ -22,9 +23,10 @@ use super::log::LogBudget;
 use super::scheduler::{ChainJob, Job, Scheduler};
 use super::verdict::Fault;
 use crate::config::{PluginSpec, Sandbox};
-use crate::delivery::{PluginFaultKind, Request};
+use crate::delivery::{PluginFaultKind, PluginNote, Request};
 use crate::event::Event;
 use crate::metrics::Metrics;
+use crate::route::{OnError, PluginMode, PluginUse};
 
 /// A plugin that was loaded and may be called.
 pub struct Plugin {
@@ -73,13 +75,32 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
-/// A plugin in a chain, with the subscription's config for it as JSON text.
+/// A plugin in a chain, with how the subscription uses it.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// The plugin.
-    pub plugin: Arc<Plugin>,
-    /// Its config.
-    pub config: Arc<str>,
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) config: Arc<str>,
+    pub(super) mode: PluginMode,
+    pub(super) on_error: OnError,
+    /// None: it is called however often it breaks.
+    pub(super) breaker: Option<Arc<Breaker>>,
+}
+
+impl Link {
+    /// A plugin by itself, for tools: applied, and called however often it breaks.
+    pub fn new(plugin: &Arc<Plugin>, config: impl Into<Arc<str>>) -> Self {
+        let (mode, on_error) = (PluginMode::default(), OnError::default());
+        Self { plugin: Arc::clone(plugin), config: config.into(), mode, on_error, breaker: None }
+    }
+}
+
+/// What a chain came to.
+#[derive(Debug)]
+pub struct ChainRun {
+    /// Its end.
+    pub end: ChainEnd,
+    /// What plugins did that was not applied: those in shadow mode, and faults that were passed through.
+    pub notes: Vec<PluginNote>,
 }
 
 /// The plugins of a subscription, in order. Built once for each subscription and shared by its deliveries.
@@ -139,6 +160,13 @@ pub enum ChainEnd {
     },
     /// Nothing ran, or not all of it: a plugin has more to do than its share. Not the event's fault; try again later.
     Busy,
+    /// The plugin keeps breaking: its breaker is open. Nothing was run; come back after this long.
+    Open {
+        /// The plugin's name.
+        plugin: Arc<str>,
+        /// The wait.
+        after: Duration,
+    },
 }
 
 /// The sandbox. Dropping it ends its threads.
@@ -147,7 +175,11 @@ pub struct PluginHost {
     scheduler: Arc<Scheduler>,
     /// One file is compiled at a time: the compiler itself uses every core, and the second of two equal files is found loaded.
     loading: tokio::sync::Mutex<()>,
+    breakers: Mutex<HashMap<BreakerKey, Weak<Breaker>>>,
 }
+
+/// A component's digest and a config: what breaks together.
+type BreakerKey = ([u8; 32], Arc<str>);
 
 struct Shared {
     engine: Engine,
@@ -173,7 +205,7 @@ impl PluginHost {
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
         let shared = Arc::new(Shared { engine, linker, cache, compiler, loaded: Mutex::default() });
-        Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default() })
+        Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
     }
 
     /// Loads a plugin: reads its file, checks it, compiles it (away from the runtime's threads) or takes it from the cache.
@@ -200,9 +232,9 @@ impl PluginHost {
     }
 
     /// Runs a subscription's chain over an event.
-    pub async fn run(&self, chain: Arc<Chain>, event: Arc<Event>, subscription: Arc<str>) -> ChainEnd {
+    pub async fn run(&self, chain: Arc<Chain>, event: Arc<Event>, subscription: Arc<str>) -> ChainRun {
         if chain.is_empty() {
-            return ChainEnd::Event { event, changed: false };
+            return ChainRun { end: ChainEnd::Event { event, changed: false }, notes: Vec::new() };
         }
         let (reply, end) = oneshot::channel();
         let queued = Instant::now();
@@ -211,12 +243,25 @@ impl PluginHost {
             position: 0,
             event,
             changed: false,
+            notes: Vec::new(),
             subscription,
             reply,
             queued,
         }));
         // A job that is refused, at once or halfway, is dropped with its `reply`.
-        end.await.unwrap_or(ChainEnd::Busy)
+        end.await.unwrap_or(ChainRun { end: ChainEnd::Busy, notes: Vec::new() })
+    }
+
+    /// A plugin as a subscription uses it. Links of one component and config share a breaker.
+    pub fn link(&self, plugin: &Arc<Plugin>, plugin_use: &PluginUse, on_error: OnError) -> Link {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.retain(|_, breaker| breaker.strong_count() > 0);
+        let PluginUse { config, mode, .. } = plugin_use;
+        let key = (plugin.digest, Arc::clone(config));
+        let breaker = breakers.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        breakers.insert(key, Arc::downgrade(&breaker));
+        let (plugin, config) = (Arc::clone(plugin), Arc::clone(config));
+        Link { plugin, config, mode: *mode, on_error, breaker: Some(breaker) }
     }
 
     /// Makes one call and tells all about it. For tests of plugins and for people; deliveries go by [`PluginHost::run`].

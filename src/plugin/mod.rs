@@ -3,6 +3,7 @@
 //! and log; it has no network, no files, no clock and no other event. The only module that knows wasmtime.
 
 mod bindings; // The contract, as Rust types.
+mod breaker; // Stops calling a plugin that keeps breaking.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
 mod compiler; // From a component to machine code, in a child process.
@@ -23,6 +24,6 @@ pub use cache::CacheCounts;
 pub use call::Report;
 pub use compiler::{COMPILE_SUBCOMMAND, Compiler, compile_for_parent};
 pub use error::{Error, Refusal};
-pub use host::{Chain, ChainEnd, Link, Plugin, PluginHost};
+pub use host::{Chain, ChainEnd, ChainRun, Link, Plugin, PluginHost};
 pub use log::{LogLevel, LogLine};
 pub use verdict::{Fault, Verdict};

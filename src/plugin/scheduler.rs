@@ -9,15 +9,17 @@ use tokio::sync::oneshot;
 use wasmtime::Engine;
 
 use super::Error;
+use super::breaker::Change;
 use super::call::{self, Report};
 use super::engine::Ticker;
-use super::host::{Chain, ChainEnd, Plugin};
+use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
 use super::verdict::{Fault, Verdict};
-use crate::delivery::PluginFaultKind;
+use crate::delivery::{NoteKind, PluginFaultKind, PluginNote};
 use crate::event::Event;
 use crate::metrics::Metrics;
+use crate::route::{OnError, PluginMode};
 
 /// A job that waited longer is not run: its caller parks the work, and the queue gets short again.
 const WAITED_MAX: Duration = Duration::from_secs(1);
@@ -43,8 +45,9 @@ pub(super) struct ChainJob {
     pub(super) position: usize,
     pub(super) event: Arc<Event>,
     pub(super) changed: bool,
+    pub(super) notes: Vec<PluginNote>,
     pub(super) subscription: Arc<str>,
-    pub(super) reply: oneshot::Sender<ChainEnd>,
+    pub(super) reply: oneshot::Sender<ChainRun>,
     pub(super) queued: Instant,
 }
 
@@ -221,16 +224,28 @@ impl Scheduler {
         if now.saturating_duration_since(job.queued) > WAITED_MAX {
             return job.end(ChainEnd::Busy, Step::NotRun);
         }
-        let link = job.link();
-        let plugin = Arc::clone(&link.plugin);
+        let link = job.link().clone();
+        let name = Arc::clone(&link.plugin.name);
+        let is_shadow = link.mode == PluginMode::Shadow;
+        if let Some(after) = link.breaker.as_ref().and_then(|breaker| breaker.wait(now)) {
+            if !is_shadow {
+                return job.end(ChainEnd::Open { plugin: name, after }, Step::NotRun);
+            }
+            job.note(&name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
+            return job.go_on();
+        }
         let subject = Subject {
             event: Some(Arc::clone(&job.event)),
             subscription: Arc::clone(&job.subscription),
             position: job.position,
             config: Arc::clone(&link.config),
         };
-        let report = self.call(&plugin, subject, &job.event);
-        let name = Arc::clone(&plugin.name);
+        let report = self.call(&link.plugin, subject, &job.event);
+        self.tell_breaker(&link, &report);
+        if is_shadow {
+            job.note(&name, NoteKind::Shadow, describe(&report.verdict));
+            return job.go_on();
+        }
         match report.verdict {
             Ok(Verdict::Pass) => {}
             Ok(Verdict::Replace(event)) => {
@@ -244,16 +259,36 @@ impl Scheduler {
             Ok(Verdict::DeadLetter(reason)) => {
                 return job.end(ChainEnd::DeadLetter { plugin: name, reason }, Step::Ended);
             }
-            Err(Fault { kind, detail, retryable }) => {
-                return job.end(ChainEnd::Fault { plugin: name, kind, detail, retryable }, Step::Ended);
+            Err(fault) => match link.on_error {
+                OnError::PassThrough => job.note(&name, NoteKind::PassedThrough, describe(&Err(fault))),
+                OnError::Retry | OnError::DeadLetter => {
+                    let Fault { kind, detail, retryable } = fault;
+                    let retryable = retryable && link.on_error == OnError::Retry;
+                    return job.end(ChainEnd::Fault { plugin: name, kind, detail, retryable }, Step::Ended);
+                }
+            },
+        }
+        job.go_on()
+    }
+
+    /// A call's end, for the breaker: what the plugin itself declares as an error is no fault, and neither is ours.
+    fn tell_breaker(&self, link: &Link, report: &Report) {
+        let is_fault = match &report.verdict {
+            Ok(_) => false,
+            Err(fault) => !matches!(fault.kind, PluginFaultKind::Error | PluginFaultKind::Host),
+        };
+        let (plugin, Some(breaker)) = (&link.plugin.name, &link.breaker) else { return };
+        match breaker.ended(Instant::now(), is_fault) {
+            Change::None => {}
+            Change::Opened(pause) => {
+                self.metrics.plugin_breaker(plugin, true);
+                tracing::warn!(%plugin, "the plugin keeps breaking: its deliveries wait, one tries again in {pause:?}");
+            }
+            Change::Closed => {
+                self.metrics.plugin_breaker(plugin, false);
+                tracing::info!(%plugin, "the plugin works again");
             }
         }
-        job.position += 1;
-        if job.position < job.chain.links.len() {
-            return Step::GoesOn(job);
-        }
-        let (event, changed) = (Arc::clone(&job.event), job.changed);
-        job.end(ChainEnd::Event { event, changed }, Step::Ended)
     }
 
     /// One call, whose panic would be ours and ends nothing but the call.
@@ -271,6 +306,16 @@ impl Scheduler {
         };
         self.metrics.plugin_call(&plugin.name, word, report.duration);
         report
+    }
+}
+
+/// A verdict or fault in a few words, without what it would send.
+fn describe(verdict: &Result<Verdict, Fault>) -> String {
+    match verdict {
+        Ok(Verdict::Drop(reason)) => format!("drop: {reason}"),
+        Ok(Verdict::DeadLetter(reason)) => format!("dead-letter: {reason}"),
+        Ok(verdict @ (Verdict::Pass | Verdict::Replace(_) | Verdict::Send(_))) => verdict.as_str().to_owned(),
+        Err(fault) => format!("{}: {}", fault.kind.as_str(), fault.detail),
     }
 }
 
@@ -295,12 +340,26 @@ impl Job {
 
 impl ChainJob {
     /// The link that is next. A job exists only while there is one.
-    fn link(&self) -> &super::host::Link {
+    fn link(&self) -> &Link {
         &self.chain.links[self.position]
     }
 
+    /// To the next link, or to the end.
+    fn go_on(mut self) -> Step {
+        self.position += 1;
+        if self.position < self.chain.links.len() {
+            return Step::GoesOn(self);
+        }
+        let (event, changed) = (Arc::clone(&self.event), self.changed);
+        self.end(ChainEnd::Event { event, changed }, Step::Ended)
+    }
+
+    fn note(&mut self, plugin: &Arc<str>, kind: NoteKind, detail: String) {
+        self.notes.push(PluginNote { plugin: plugin.to_string(), kind, detail });
+    }
+
     fn end(self, end: ChainEnd, step: Step) -> Step {
-        let _ = self.reply.send(end);
+        let _ = self.reply.send(ChainRun { end, notes: self.notes });
         step
     }
 }

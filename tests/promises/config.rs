@@ -79,7 +79,7 @@ fn nothing_configured_is_a_router_on_loopback_with_a_store_beside_its_config() {
     assert_eq!(config.ingest.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
     assert!(matches!(&config.store.url, StoreUrl::File(path) if path == Path::new("/etc/branchline/data")));
-    assert_eq!(config.store.partitions, 4);
+    assert_eq!(config.store.partitions, 1);
     assert_eq!(config.store.options.retention, Duration::from_secs(7 * 86_400));
     assert_eq!(config.store.options.dedupe_window, Duration::from_secs(600));
     assert_eq!(config.store.options.lease, Duration::from_secs(60));

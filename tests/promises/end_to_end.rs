@@ -237,7 +237,7 @@ async fn open_embedded(router: &RouterProcess) -> EmbeddedStore {
 }
 
 async fn open_redis(server: &RedisServer) -> RedisStore {
-    let options = RedisOptions { partitions: 4, ..RedisOptions::default() };
+    let options = RedisOptions { partitions: 1, ..RedisOptions::default() };
     RedisStore::open(RedisTarget::Single(server.url()), options).await.unwrap()
 }
 

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use branchline::clock::{Clock, Timestamp};
 use branchline::config::Sandbox;
 use branchline::delivery::{Attempt, AttemptResult, DeadLetterReason, DeliveryId, EventHead, Outcome, Request};
-use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Snapshot, Transport};
+use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Row, Snapshot, Transport};
 use branchline::endpoint::{BodyFormat, Endpoint, EndpointUrl};
 use branchline::event::Event;
 use branchline::filter::RouteTable;
 use branchline::metrics::Metrics;
 use branchline::plugin::PluginHost;
-use branchline::route::{RetrySchedule, Route, Subscription};
+use branchline::route::{OnError, RetrySchedule, Route, Subscription};
 use branchline::store::embedded::EmbeddedStore;
 use branchline::store::{Store, StoreOptions};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,7 @@ async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, 
         route: "route".into(),
         endpoint: Arc::clone(&endpoint),
         plugins: vec![],
+        on_error: OnError::default(),
         retry: RetrySchedule::default(),
     });
     let routes = RouteTable::compile(&[Route {
@@ -82,7 +83,8 @@ async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, 
         subscriptions: vec![Arc::clone(&subscription)],
     }])
     .unwrap();
-    let consumer = Consumer { subscription, chain: None, endpoint: EndpointState::new(endpoint) };
+    let endpoint = EndpointState::new(endpoint);
+    let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default() };
     let snapshot = Snapshot::new(1, routes, vec![consumer]);
     let script = Arc::new(Script { clock, answers, requests: Mutex::default() });
     let metrics = Metrics::default();

@@ -7,6 +7,7 @@ mod end_to_end; // The whole job with real processes, on both stores, through `k
 mod evil; // Plugins that mean harm: each ends in a named fault, and costs the others nothing.
 mod life; // A failing delivery's 26½ hours, on paused time.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
+mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_store; // The store in Redis: the contract.
 mod router; // What an operator relies on.

@@ -66,7 +66,7 @@ impl Bench {
     }
 
     pub async fn run(&self, plugins: &[&Arc<Plugin>], event: &Arc<Event>) -> ChainEnd {
-        self.host.run(chain(plugins), Arc::clone(event), "warehouse".into()).await
+        self.host.run(chain(plugins), Arc::clone(event), "warehouse".into()).await.end
     }
 
     /// What becomes of an event in a chain of this one plugin.
@@ -97,7 +97,7 @@ pub fn spec(name: &str, path: PathBuf) -> PluginSpec {
 }
 
 pub fn chain(plugins: &[&Arc<Plugin>]) -> Arc<Chain> {
-    let link = |plugin: &&Arc<Plugin>| Link { plugin: Arc::clone(plugin), config: "{}".into() };
+    let link = |plugin: &&Arc<Plugin>| Link::new(plugin, "{}");
     Arc::new(Chain::new(plugins.iter().map(link).collect::<Vec<_>>()))
 }
 

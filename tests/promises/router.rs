@@ -176,6 +176,28 @@ async fn a_hanging_endpoint_does_not_hold_up_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_where_that_would_take_for_ever_filters_the_event_and_says_so() {
+    let receiver = Receiver::start().await;
+    let condition = "where = \"payload.items.all(x, payload.items.exists(y, y.ref == x.id))\"\nsubscriptions";
+    let config = one_endpoint(&receiver, "", "", "").replace("subscriptions", condition);
+    let mut router = RouterProcess::new("file:{folder}/data", &config);
+    router.start().await;
+    let items: Vec<String> = (0..20_000).map(|n| format!(r#"{{"id":{n},"ref":{n}}}"#)).collect();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        let event = format!(r#"{{"id":"{id}","eventType":"a.b","payload":{{"items":[{}]}}}}"#, items.join(","));
+        assert_eq!(router.post("application/json", event).await.unwrap().0, StatusCode::ACCEPTED);
+    }
+    let small = r#"{"id":"evt_4","eventType":"a.b","payload":{"items":[{"id":1,"ref":1}]}}"#;
+    assert_eq!(router.post("application/json", small).await.unwrap().0, StatusCode::ACCEPTED);
+    arrived(&receiver, "/x", 1).await;
+    eventually("the large ones are filtered", PATIENCE, async || {
+        let (_, metrics) = router.get("/metrics").await?;
+        metrics.contains(r#"branchline_outcomes_total{subscription="x",outcome="filtered"} 3"#).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn probes_metrics_and_logs_tell_what_happens_and_no_secret() {
     let receiver = Receiver::start().await;
     receiver.answers("/x", &[500, 200]);
@@ -209,6 +231,49 @@ async fn probes_metrics_and_logs_tell_what_happens_and_no_secret() {
     for secret in [KEY, SECRET, "marker-in-the-url", "marker-in-the-payload"] {
         assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is shown");
     }
+}
+
+/// A route for everything to a path of the receiver.
+fn route_to(receiver: &Receiver, path: &str) -> String {
+    let url = receiver.url(path);
+    format!(
+        "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n[endpoints.x]\nurl = \"{url}\"\n[[routes]]\nname = \"all\"\nevents = [\"**\"]\nsubscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_swaps_the_config_and_a_bad_one_never_replaces_a_good_one() {
+    let receiver = Receiver::start().await;
+    let mut router = RouterProcess::new("file:{folder}/data", &route_to(&receiver, "/first"));
+    router.start().await;
+    send(&router, "evt_1").await;
+    arrived(&receiver, "/first", 1).await;
+
+    router.write_config(&route_to(&receiver, "/second"));
+    let (status, answer) = router.post_admin("/api/v1/reload").await;
+    assert_eq!((status, answer.contains("\"generation\":2")), (StatusCode::OK, true), "{answer}");
+    send(&router, "evt_2").await;
+    arrived(&receiver, "/second", 1).await;
+
+    router.write_config("[endpoint.x]\nurl = \"https://example.com/\"\n");
+    let (status, answer) = router.post_admin("/api/v1/reload").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.contains("branchline.toml:13:") && answer.contains("did you mean `endpoints`"), "{answer}");
+    let (_, shown) = router.get("/api/v1/config").await.unwrap();
+    assert!(shown.contains("\"generation\":2") && shown.contains("lastFault"), "{shown}");
+    send(&router, "evt_3").await;
+    arrived(&receiver, "/second", 2).await;
+
+    router.write_config(&route_to(&receiver, "/third"));
+    router.hang_up();
+    eventually("the third generation is in use", PATIENCE, async || {
+        let (_, shown) = router.get("/api/v1/config").await?;
+        (shown.contains("\"generation\":3") && !shown.contains("lastFault")).then_some(())
+    })
+    .await;
+    send(&router, "evt_4").await;
+    arrived(&receiver, "/third", 1).await;
+    assert_eq!((receiver.count("/first"), receiver.count("/second")), (1, 2));
 }
 
 #[test]

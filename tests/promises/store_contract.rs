@@ -211,6 +211,7 @@ pub fn delivery(claim: &EventClaim, subscription: &str) -> Delivery {
 /// What is recorded of a delivery.
 pub fn outcome_of(delivery: &Delivery, outcome: Outcome) -> OutcomeRecord {
     OutcomeRecord {
+        notes: vec![],
         event_id: delivery.event.id.clone(),
         position: delivery.event.position,
         subscription: Some(Arc::clone(&delivery.subscription)),

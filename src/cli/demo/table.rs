@@ -145,6 +145,7 @@ fn describe(record: &OutcomeRecord, outcome: &Outcome) -> String {
             format!("{attempt}; again in {:?}", next.since(record.at))
         }
         Outcome::Scheduled { why: Waiting::Parked, .. } => "waits for its turn".to_owned(),
+        Outcome::Scheduled { why: Waiting::Breaker, .. } => "waits: a plugin of it keeps breaking".to_owned(),
         Outcome::Scheduled { why: Waiting::Disabled, .. } => "waits: its endpoint is disabled".to_owned(),
         Outcome::Scheduled { why: Waiting::Detached, .. } => "its first attempt takes long; it goes on".to_owned(),
         Outcome::Filtered { reason } => reason.clone(),

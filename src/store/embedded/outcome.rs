@@ -54,6 +54,7 @@ mod tests {
     fn rows_are_read_back_in_parts() {
         let records: Vec<_> = (0..5_u64)
             .map(|n| OutcomeRecord {
+                notes: vec![],
                 event_id: format!("evt_{n}"),
                 position: Position { partition: 0, major: n, minor: 0 },
                 subscription: Some("line\nbreak".into()),

@@ -77,7 +77,7 @@ impl Default for RedisOptions {
     fn default() -> Self {
         Self {
             prefix: "bl".to_owned(),
-            partitions: 4,
+            partitions: 1,
             store: StoreOptions::default(),
             heartbeat: Duration::from_secs(2),
             dead_after: Duration::from_secs(10),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::guests::{self, Case, End};
-use super::{ALONE, Latency, MEMORY_BYTES_MAX, Row, is_unaffected, print};
+use super::{ALONE, Latency, MEMORY_BYTES_MAX, Row, compiling, is_unaffected, print};
 use crate::support::components::Guest;
 use crate::support::eventually;
 use crate::support::receiver::Receiver;
@@ -159,4 +159,44 @@ async fn an_evil_plugin_ends_in_a_named_fault_and_costs_the_others_nothing() {
         rows.push(run(&case, folder.path()).await);
     }
     print("evil when called", &rows);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compile_bomb_in_a_reload_leaves_the_router_delivering_with_the_old_plugin() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["healthy", "evil"] {
+        std::fs::write(folder.path().join(format!("{name}.wasm")), Guest::pass().build()).unwrap();
+    }
+    let receiver = Receiver::start().await;
+    let config = routes(&receiver, folder.path(), &folder.path().join("cache"));
+    let mut router = RouterProcess::new("file:{folder}/data", &config);
+    router.start().await;
+    let without = deliver(&router, &receiver, "calm", 0).await;
+
+    std::fs::write(folder.path().join("evil.wasm"), compiling::bomb()).unwrap();
+    let began = Instant::now();
+    let reload = async {
+        let (status, answer) = router.post_admin("/api/v1/reload").await;
+        (status, answer, began.elapsed())
+    };
+    let (with, (status, answer, took)) = tokio::join!(deliver(&router, &receiver, "evil", 0), reload);
+    let part = "compiling needed more memory than";
+    assert!(!status.is_success() && answer.contains(part), "{status} {answer}");
+    eventually("the old plugin still delivers", PATIENCE, async || (receiver.count("/evil") == EVENTS).then_some(()))
+        .await;
+    assert_eq!(router.get("/readyz").await.expect("the router is alive").0, StatusCode::OK);
+    let memory_bytes = router.memory_peak().expect("the router is alive");
+    assert!(memory_bytes <= MEMORY_BYTES_MAX, "the router had {memory_bytes} bytes");
+    print(
+        "evil when reloaded",
+        &[Row {
+            case: "compile bomb in a reload",
+            end: part.to_owned(),
+            took,
+            memory_bytes: Some(memory_bytes),
+            others: Some([without, with]),
+        }],
+    );
+    assert!(with.p99 <= without.p99 * 2 + Duration::from_millis(500), "{:?} → {:?}", without.p99, with.p99);
 }

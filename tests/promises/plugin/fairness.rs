@@ -31,7 +31,7 @@ impl Load {
                 (Arc::clone(&stop), Arc::<AtomicU64>::clone(&ended), Arc::<AtomicU64>::clone(&busy));
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    match host.run(Arc::clone(&chain), Arc::clone(&event), "load".into()).await {
+                    match host.run(Arc::clone(&chain), Arc::clone(&event), "load".into()).await.end {
                         ChainEnd::Busy => {
                             busy.fetch_add(1, Ordering::Relaxed);
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -170,8 +170,8 @@ async fn work_that_nobody_waits_for_is_not_run() {
         assert!(pending);
     }
     drop(goes_away);
-    assert!(matches!(waits.await, ChainEnd::Fault { .. }));
-    assert!(matches!(call().await, ChainEnd::Fault { .. }));
+    assert!(matches!(waits.await.end, ChainEnd::Fault { .. }));
+    assert!(matches!(call().await.end, ChainEnd::Fault { .. }));
     let text = bench.metrics.render();
     assert!(text.contains(r#"branchline_plugin_calls_total{plugin="slow",verdict="deadline"} 2"#), "{text}");
 }

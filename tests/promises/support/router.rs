@@ -30,6 +30,7 @@ pub fn free_port() -> u16 {
 pub struct RouterProcess {
     pub ingest: u16,
     pub admin: u16,
+    store: String,
     folder: tempfile::TempDir,
     child: Option<Child>,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -41,6 +42,15 @@ impl RouterProcess {
         let folder = tempfile::tempdir().unwrap();
         let (ingest, admin) = (free_port(), free_port());
         let store = store.replace("{folder}", folder.path().to_str().unwrap());
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let router = Self { ingest, admin, store, folder, child: None, client };
+        router.write_config(rest);
+        router
+    }
+
+    /// Writes the config anew, for a reload or the next start.
+    pub fn write_config(&self, rest: &str) {
+        let Self { ingest, admin, store, .. } = self;
         let text = format!(
             r#"
 [ingest]
@@ -57,9 +67,7 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
 {rest}
 "#
         );
-        std::fs::write(folder.path().join("branchline.toml"), text).unwrap();
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { ingest, admin, folder, child: None, client }
+        std::fs::write(self.folder.path().join("branchline.toml"), text).unwrap();
     }
 
     /// The folder of the config, the store and the log.
@@ -160,6 +168,11 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGHUP: the config is to be read anew.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// SIGTERM, without waiting.

@@ -1,0 +1,135 @@
+//! Another generation of the config in place of this one: checked and loaded whole, then swapped in one step, or not at all.
+//!
+//! Events that are being walked end on the generation they began with.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+use super::{Error, load};
+use crate::accept::Intake;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::dispatch::Snapshot;
+use crate::plugin::PluginHost;
+
+/// Reads the config anew when it is told to.
+pub struct Reloader {
+    path: PathBuf,
+    plugins: Arc<PluginHost>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    intake: Arc<Intake>,
+    clock: Clock,
+    /// What only a restart can change, as it was at start.
+    fixed: Fixed,
+    status: Mutex<Status>,
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+/// Which generation is in use, and what became of the last try to replace it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Counts the generations of this process, from 1.
+    pub generation: u64,
+    /// When it was loaded.
+    pub loaded_at: Timestamp,
+    /// Why the last reload was refused; absent when it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_fault: Option<String>,
+}
+
+/// The settings that are read once, at start. Printed forms are compared: secrets print as `***` and are left out by that.
+#[derive(PartialEq, Eq)]
+struct Fixed {
+    sections: [(&'static str, String); 4],
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        let Config { ingest, admin, store, delivery, .. } = config;
+        Self {
+            sections: [
+                ("ingest", format!("{ingest:?}")),
+                ("admin", format!("{admin:?}")),
+                ("store", format!("{store:?}")),
+                ("delivery", format!("{delivery:?}")),
+            ],
+        }
+    }
+
+    fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = self.sections.iter().zip(&other.sections);
+        pairs.filter(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours.0).collect()
+    }
+}
+
+impl Reloader {
+    pub(super) fn new(
+        path: &Path,
+        config: &Config,
+        plugins: Arc<PluginHost>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        intake: Arc<Intake>,
+        clock: Clock,
+    ) -> Self {
+        let generation = snapshot.load().generation;
+        Self {
+            path: path.to_owned(),
+            plugins,
+            snapshot,
+            intake,
+            clock,
+            fixed: Fixed::of(config),
+            status: Mutex::new(Status { generation, loaded_at: clock.now(), last_fault: None }),
+            one_at_a_time: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Which generation is in use.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads, checks and loads the config; replaces the generation in use, or leaves it and says why.
+    pub async fn reload(&self) -> Result<Status, Status> {
+        let _turn = self.one_at_a_time.lock().await;
+        let loaded = self.load().await;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match loaded {
+            Ok(generation) => {
+                *status = Status { generation, loaded_at: self.clock.now(), last_fault: None };
+                tracing::info!(generation, "config reloaded");
+                Ok(status.clone())
+            }
+            Err(fault) => {
+                tracing::error!(generation = status.generation, "config not reloaded, the one in use stays: {fault}");
+                status.last_fault = Some(fault);
+                Err(status.clone())
+            }
+        }
+    }
+
+    async fn load(&self) -> Result<u64, String> {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
+        let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let before = self.snapshot.load_full();
+        let snapshot = load::load(&config, &self.plugins, &before).await.map_err(|error: Error| error.to_string())?;
+        for section in self.fixed.differing(&Fixed::of(&config)) {
+            tracing::warn!(
+                "`[{section}]` has changed: it is read at start only, so the router keeps what it began with"
+            );
+        }
+        let generation = snapshot.generation;
+        // Routes first: an event of a new source must never meet the old routes.
+        self.snapshot.store(Arc::new(snapshot));
+        self.intake.replace_sources(&config.sources);
+        Ok(generation)
+    }
+}
