@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Transport};
 use crate::metrics::Metrics;
-use crate::plugin::PluginHost;
+use crate::plugin::{Compiler, PluginHost};
 use crate::send::Sender;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::{RedisOptions, RedisStore, RedisTarget};
@@ -82,9 +82,9 @@ pub struct Router {
 
 impl Router {
     /// Opens the store, loads the plugins, binds the listeners and begins. `path` is where `config` came from, and where a reload reads it again.
-    pub async fn start(path: &Path, config: &Config, clock: Clock) -> Result<Self, Error> {
+    pub async fn start(path: &Path, config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
         let metrics = Metrics::default();
-        let plugins = Arc::new(PluginHost::start(&config.sandbox, metrics.clone())?);
+        let plugins = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
         let snapshot = load::load(config, &plugins, &Snapshot::default()).await?;
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let ingest = accept::Listener::bind(&config.ingest)?;

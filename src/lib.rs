@@ -78,6 +78,10 @@
 //! **A first attempt that takes long.** After 250 ms its event is settled without it: the delivery is
 //! written as one that this router holds under a lease, the attempt goes on, and settles as a delivery.
 //!
+//! **A plugin that is new.** Its file is read, looked at ([`plugin`]'s `shape`) and compiled by a child process, which is this
+//! program as `branchline compile-plugin` with limits on time and memory; the machine code is kept under a code of
+//! authentication. A component that takes the compiler down is refused with the reason.
+//!
 //! **A plugin that loops.** Its call ends at the deadline as a failed attempt, recorded with its kind,
 //! and follows the schedule. Calls of one plugin take a share of the sandbox's threads, so others go on.
 //!

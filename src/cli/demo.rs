@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::stop_on_signal;
-use super::{Error, logging, runtime};
+use super::{Error, compiler, logging, runtime};
 use crate::app::Router;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let (path, config) = write_config(&folder.0, &receiver, &key)?;
         let _logs = logging::start(&config.log)?;
         let clock = Clock::system();
-        let router = Router::start(&path, &config, clock).await?;
+        let router = Router::start(&path, &config, compiler()?, clock).await?;
         let (ingest, admin) = (router.ingest_address(), router.admin_address());
         let store = std::sync::Arc::clone(router.store());
         println!("Branchline is up: events go to http://{ingest}/v1/events, the store is {}\n", folder.0.display());

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::plugin as sandbox;
 use crate::{app, config};
 
 /// The exit code for a config that can't be used (`EX_CONFIG` of sysexits.h).
@@ -40,6 +41,9 @@ enum Command {
     /// Write plugins: make, build, inspect, test and measure them.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Compile the component on the standard input: the router's own child, see `plugin::Compiler`.
+    #[command(name = sandbox::COMPILE_SUBCOMMAND, hide = true)]
+    CompilePlugin,
 }
 
 /// Why a command failed. Its text is for the person at the terminal.
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Plugin(command) => plugin::run(&command),
+        Command::CompilePlugin => sandbox::compile_for_parent().map_err(Error::Failed),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,6 +101,11 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Where the router compiles plugins: in a child, which is this program again.
+fn compiler() -> Result<sandbox::Compiler, Error> {
+    sandbox::Compiler::this_program().map_err(|error| Error::Failed(format!("this program's own file: {error}")))
 }
 
 /// A tokio runtime for a command.

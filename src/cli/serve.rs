@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::signals::stop_on_signal;
-use super::{Error, logging, runtime};
+use super::{Error, compiler, logging, runtime};
 use crate::app::{Reloader, Router};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,7 +20,7 @@ pub fn run(path: &Path) -> Result<(), Error> {
     }
     let stop = stop_on_signal()?;
     runtime()?.block_on(async {
-        let router = Router::start(path, &config, Clock::system()).await?;
+        let router = Router::start(path, &config, compiler()?, Clock::system()).await?;
         reload_on_hangup(Arc::clone(router.reloader()))?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

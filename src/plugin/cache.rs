@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compiler::Compiler;
+use super::error::Refusal;
+
 /// First in every artifact; the number is the layout's version.
 const MAGIC: &[u8; 20] = b"branchline compiled\x01";
 const MAC_BYTES: usize = 32;
@@ -25,7 +28,7 @@ const ARTIFACT_BYTES_MAX: u64 = 512 << 20;
 /// How many files the folder may hold; the least recently used are removed.
 const FILES_MAX: usize = 256;
 
-/// Machine code that may be run: it was made by [`compile`] in this process, or read from the cache and found authentic.
+/// Machine code that may be run: it was made by this program's [`Compiler`], or read from the cache and found authentic.
 struct Artifact(Vec<u8>);
 
 /// What the cache did since the start.
@@ -74,7 +77,13 @@ impl Cache {
     }
 
     /// The component of the WebAssembly `binary`, whose SHA-256 is `digest`: from the folder, or compiled.
-    pub(super) fn component(&self, engine: &Engine, binary: &[u8], digest: &[u8; 32]) -> Result<Component, String> {
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        compiler: &Compiler,
+        binary: &[u8],
+        digest: &[u8; 32],
+    ) -> Result<Component, Refusal> {
         let name = self.folder.as_ref().map(|_| artifact_name(engine, digest));
         if let (Some(folder), Some(name)) = (&self.folder, &name) {
             match folder.read(name) {
@@ -89,14 +98,15 @@ impl Cache {
                 Err(error) => self.reject(folder, name, &error.to_string()),
             }
         }
-        let artifact = Artifact(compile(engine, binary)?);
+        let artifact = Artifact(compiler.compile(engine, binary)?);
         self.compiled.fetch_add(1, Ordering::Relaxed);
+        let component = load(engine, &artifact).map_err(Refusal::Unloadable)?;
         if let (Some(folder), Some(name)) = (&self.folder, &name)
             && let Err(error) = folder.write(name, &artifact)
         {
             tracing::warn!("a compiled plugin could not be kept: {error}");
         }
-        load(engine, &artifact)
+        Ok(component)
     }
 
     fn reject(&self, folder: &Folder, name: &str, why: &str) {
@@ -108,16 +118,12 @@ impl Cache {
     }
 }
 
-/// Compiles a component. The one place that runs the compiler.
-fn compile(engine: &Engine, binary: &[u8]) -> Result<Vec<u8>, String> {
-    engine.precompile_component(binary).map_err(|error| format!("{error:#}"))
-}
-
 /// Maps an artifact's machine code.
 #[expect(unsafe_code, reason = "wasmtime can't check machine code; an `Artifact` is one that this program made")]
 fn load(engine: &Engine, artifact: &Artifact) -> Result<Component, String> {
-    // SAFETY: the bytes came from `Engine::precompile_component`. Either this process just called it, or it wrote them to
-    // the cache and their HMAC was checked on the very bytes given here; wasmtime itself refuses other versions.
+    // SAFETY: the bytes came from `Engine::precompile_component`. Either this process or its own child just called it, or
+    // they were written to the cache and their HMAC was checked on the very bytes given here; wasmtime itself refuses other
+    // versions.
     unsafe { Component::deserialize(engine, &artifact.0) }.map_err(|error| format!("{error:#}"))
 }
 

@@ -73,6 +73,11 @@ pub(super) fn engine(threads: usize, metering: Metering) -> Result<Engine, Error
     }
 }
 
+/// An engine that only compiles, for the engine above: the machine code is the same, and there is no pool.
+pub(super) fn compiling_engine() -> Result<Engine, Error> {
+    Engine::new(&code_config(Metering::Off)).map_err(|error| Error::Engine(format!("{error:#}")))
+}
+
 fn config(threads: usize, warm_slots: u32, scan: bool, metering: Metering) -> Config {
     let threads = u32::try_from(threads).unwrap_or(u32::MAX / 64).min(1024);
     let slots = threads * 2 + 16;
@@ -94,6 +99,13 @@ fn config(threads: usize, warm_slots: u32, scan: bool, metering: Metering) -> Co
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEEP_RESIDENT_BYTES).table_keep_resident(64 << 10);
     }
 
+    let mut config = code_config(metering);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Everything that the machine code depends on.
+fn code_config(metering: Metering) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -101,7 +113,6 @@ fn config(threads: usize, warm_slots: u32, scan: bool, metering: Metering) -> Co
         // The same event gives the same verdict on every machine: NaNs have one form.
         .cranelift_nan_canonicalization(true)
         .parallel_compilation(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_init_cow(true)
         .memory_may_move(false)
         .epoch_interruption(true)
@@ -252,6 +263,13 @@ mod tests {
         assert!(has_no_swap(heading));
         assert!(has_no_swap(""));
         assert!(!has_no_swap(&format!("{heading}/dev/sda2 partition 8388604 0 -2\n")));
+    }
+
+    #[test]
+    fn what_a_compiling_engine_makes_is_what_the_sandbox_would_make() {
+        let component = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/slack.wasm"));
+        let compile = |engine: &Engine| engine.precompile_component(component).unwrap();
+        assert!(compile(&engine(2, Metering::Off).unwrap()) == compile(&compiling_engine().unwrap()), "the machine code differs");
     }
 
     #[test]

@@ -105,7 +105,43 @@ pub enum Refusal {
         /// Its limit.
         limit: usize,
     },
-    /// The compiler failed.
+    /// There is more of it, or it is deeper nested, than any plugin that does its work.
+    #[error("too large to be compiled safely: {what}: {found}, at most {most}")]
+    Shape {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much was found; reading ended there.
+        found: u64,
+        /// How much there may be.
+        most: u64,
+    },
+    /// The compiler does not take it.
     #[error("it can't be compiled: {0}")]
     Compile(String),
+    /// The compiler was ended.
+    #[error("compiling took longer than {seconds} s{of}; does it have a function of enormous size?")]
+    CompileTime {
+        /// How long it may take.
+        seconds: u64,
+        /// Of which time; begins with a space, or is empty.
+        of: &'static str,
+    },
+    /// The compiler ran out of memory.
+    #[error("compiling needed more memory than {limit} bytes; does it have a function of enormous size?")]
+    CompileMemory {
+        /// How much it may use.
+        limit: u64,
+    },
+    /// The machine code is too large to be held.
+    #[error("compiling made more than {limit} bytes of machine code")]
+    CompileOutput {
+        /// How large it may be.
+        limit: u64,
+    },
+    /// It needs more than a slot of the pool has, or the compiler was of another version.
+    #[error("it can't be loaded: {0}")]
+    Unloadable(String),
+    /// The compiler crashed, or could not be started.
+    #[error("the compiler failed: {0}")]
+    CompilerFailed(String),
 }

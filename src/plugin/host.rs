@@ -13,6 +13,7 @@ use super::Error;
 use super::breaker::Breaker;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
+use super::compiler::Compiler;
 use super::engine::{self, Metering, Ticker};
 use super::error::Refusal;
 use super::imports::{CallState, Subject};
@@ -189,23 +190,34 @@ struct Shared {
     engine: Engine,
     linker: Linker<CallState>,
     cache: Cache,
+    compiler: Compiler,
     loaded: Mutex<HashMap<[u8; 32], Weak<Loaded>>>,
     metering: Metering,
 }
 
 impl PluginHost {
-    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    /// A sandbox that compiles in this process: [`PluginHost::start_with`].
     pub fn start(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
-        Self::start_with(settings, metrics, Metering::Off)
+        Self::start_with(settings, Compiler::InProcess, metrics)
     }
 
-    /// The same sandbox, which also counts the instructions of each call ([`Report::instructions`]). That slows calls
-    /// down by about a third, so it is for the tools of authors.
+    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    pub fn start_with(settings: &Sandbox, compiler: Compiler, metrics: Metrics) -> Result<Self, Error> {
+        Self::start_metering(settings, compiler, metrics, Metering::Off)
+    }
+
+    /// A sandbox that also counts the instructions of each call ([`Report::instructions`]). That slows calls down by
+    /// about a third and asks for other machine code, made in this process, so it is for the tools of authors.
     pub fn start_counting(settings: &Sandbox, metrics: Metrics) -> Result<Self, Error> {
-        Self::start_with(settings, metrics, Metering::Instructions)
+        Self::start_metering(settings, Compiler::InProcess, metrics, Metering::Instructions)
     }
 
-    fn start_with(settings: &Sandbox, metrics: Metrics, metering: Metering) -> Result<Self, Error> {
+    fn start_metering(
+        settings: &Sandbox,
+        compiler: Compiler,
+        metrics: Metrics,
+        metering: Metering,
+    ) -> Result<Self, Error> {
         let threads = settings.threads.clamp(1, 1024);
         let engine = engine::engine(threads, metering)?;
         let ticker = Ticker::start(&engine)?;
@@ -213,7 +225,7 @@ impl PluginHost {
         let linker = load::linker(&engine).map_err(Error::Engine)?;
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
-        let shared = Arc::new(Shared { engine, linker, cache, loaded: Mutex::default(), metering });
+        let shared = Arc::new(Shared { engine, linker, cache, compiler, loaded: Mutex::default(), metering });
         Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
     }
 
@@ -311,7 +323,7 @@ impl Shared {
         if let Some(loaded) = known {
             return Ok((loaded, binary.digest));
         }
-        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &binary)?);
+        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &self.compiler, &binary)?);
         let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, loaded| loaded.strong_count() > 0);
         all.insert(binary.digest, Arc::downgrade(&loaded));

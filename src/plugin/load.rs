@@ -13,6 +13,7 @@ use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Linker};
 
 use super::bindings::{self, PluginPre};
 use super::cache::Cache;
+use super::compiler::Compiler;
 use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::error::Refusal;
 use super::imports::CallState;
@@ -50,8 +51,12 @@ pub(super) struct Binary {
 /// Reads the file at `path` and compares it with the digest that the config pins.
 pub(super) fn read(path: &Path, pinned: Option<&str>) -> Result<Binary, Refusal> {
     // A pipe or a device would block or never end.
-    if !std::fs::metadata(path)?.is_file() {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(Refusal::NotAFile);
+    }
+    if metadata.len() > FILE_BYTES_MAX as u64 {
+        return Err(Refusal::TooLarge);
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -67,6 +72,7 @@ pub(super) fn read(path: &Path, pinned: Option<&str>) -> Result<Binary, Refusal>
     }
     check_kind(&bytes)?;
     check_imports(&bytes)?;
+    super::shape::check(&bytes)?;
     Ok(Binary { bytes, digest })
 }
 
@@ -75,9 +81,10 @@ pub(super) fn component(
     engine: &Engine,
     linker: &Linker<CallState>,
     cache: &Cache,
+    compiler: &Compiler,
     binary: &Binary,
 ) -> Result<Loaded, Refusal> {
-    let component = cache.component(engine, &binary.bytes, &binary.digest).map_err(Refusal::Compile)?;
+    let component = cache.component(engine, compiler, &binary.bytes, &binary.digest)?;
     let initial_memory_bytes = check_resources(&component)?;
     let pre = linker.instantiate_pre(&component).map_err(|error| Refusal::ImportType(format!("{error:#}")))?;
     let pre = PluginPre::new(pre).map_err(|error| Refusal::Export(format!("{error:#}")))?;

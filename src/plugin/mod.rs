@@ -6,6 +6,7 @@ mod bindings; // The contract, as Rust types.
 mod breaker; // Stops calling a plugin that keeps breaking.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
+mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
@@ -17,11 +18,13 @@ mod load; // From a file to a component that may be called.
 mod log; // What plugins log.
 mod measure; // How long calls take.
 mod scheduler; // The threads.
+mod shape; // What is too large to be compiled at all.
 mod text; // Texts that a plugin wrote, made fit to show.
 mod verdict; // What a plugin returned, checked.
 
 pub use cache::CacheCounts;
 pub use call::Report;
+pub use compiler::{COMPILE_SUBCOMMAND, Compiler, compile_for_parent};
 pub use error::{Error, Refusal};
 pub use host::{Chain, ChainEnd, ChainRun, Link, Plugin, PluginHost};
 pub use inspect::{Inspection, componentize, inspect};

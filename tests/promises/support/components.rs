@@ -207,6 +207,12 @@ impl Guest {
         ))
     }
 
+    /// Other instructions for `handle`.
+    pub fn with_body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     pub fn importing(mut self, imports: &str) -> Self {
         self.imports += imports;
         self

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -21,6 +22,8 @@ pub struct Received {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// When all of it had arrived.
+    pub at: Instant,
 }
 
 impl Received {
@@ -99,7 +102,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
             Some(statuses) if statuses.len() > 1 => statuses.pop().unwrap(),
             Some(statuses) => statuses[0],
         };
-        state.received.push(Received { path, headers: parts.headers, body: body.to_bytes() });
+        state.received.push(Received { path, headers: parts.headers, body: body.to_bytes(), at: Instant::now() });
         status
     };
     if status == HANG {

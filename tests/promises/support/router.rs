@@ -80,8 +80,8 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         std::fs::read_to_string(self.folder.path().join("router.log")).unwrap_or_default()
     }
 
-    /// Starts the process and waits until it is ready.
-    pub async fn start(&mut self) {
+    /// Starts the process.
+    pub fn spawn(&mut self) {
         let log =
             std::fs::File::options().create(true).append(true).open(self.folder.path().join("router.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_branchline"))
@@ -95,6 +95,11 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
         let ready = eventually("the router is ready", PATIENCE, async || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "the router ended: {ended:?}\n{}", self.log());
@@ -143,6 +148,26 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.as_ref().expect("the router was started").id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// The process, while it runs.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("the router was started").id()
+    }
+
+    /// The most memory that the process has had, in bytes; `None` before it has begun and when it has ended.
+    pub fn memory_peak(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
+        if !status.starts_with("Name:\tbranchline\n") {
+            return None; // Just forked: these would be the figures of the tests' own process.
+        }
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
+    /// The end of the process, once it has ended.
+    pub fn exit(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().unwrap()
     }
 
     /// `kill -9`, and waits for the process to be gone.
