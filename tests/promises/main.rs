@@ -8,6 +8,7 @@ mod life; // A failing delivery's 26½ hours, on paused time.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod redis_faults; // The store in Redis: what it survives.
+mod redis_large; // The store in Redis: what is large, what is refused.
 mod redis_store; // The store in Redis: the contract.
 mod router; // What an operator relies on.
 mod send; // One attempt, whatever the receiver does.

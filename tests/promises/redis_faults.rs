@@ -21,14 +21,15 @@ use crate::support::redis_server::{RedisCluster, RedisServer};
 
 fn options() -> RedisOptions {
     RedisOptions {
+        partitions: 4,
         store: StoreOptions { lease: Duration::from_secs(2), ..StoreOptions::default() },
         heartbeat: Duration::from_millis(100),
         dead_after: Duration::from_secs(2),
-        ..RedisOptions::default()
+        ..Default::default()
     }
 }
 
-async fn open(target: RedisTarget) -> Arc<dyn Store> {
+pub async fn open(target: RedisTarget) -> Arc<dyn Store> {
     Arc::new(RedisStore::open(target, options()).await.expect("the store opens"))
 }
 
