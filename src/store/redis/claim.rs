@@ -38,7 +38,7 @@ const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How large a record is taken to be before one was seen.
 const RECORD_BYTES_AT_FIRST: usize = 1024 * 1024;
 
-/// How many entries to read at a time. It follows the largest records seen of late: up at once, down slowly.
+/// How many entries to read at a time. It follows the largest records seen of late: up at once, down by half a read.
 struct ReadSize {
     record_bytes: usize,
 }
@@ -51,7 +51,7 @@ impl ReadSize {
 
     /// A read brought records, the largest of this size.
     fn saw(&mut self, largest_bytes: usize) {
-        self.record_bytes = largest_bytes.max(self.record_bytes - self.record_bytes / 8).max(1);
+        self.record_bytes = largest_bytes.max(self.record_bytes / 2).max(1);
     }
 }
 
@@ -386,7 +386,7 @@ mod tests {
         size.saw(4 * 1024 * 1024);
         assert_eq!(size.entries(1200), 2);
         size.saw(500);
-        assert_eq!(size.entries(1200), 2, "down slowly");
+        assert_eq!(size.entries(1200), 4, "down by half");
         size.saw(100 * 1024 * 1024);
         assert_eq!(size.entries(1200), 1);
     }
