@@ -12,6 +12,7 @@ mod plugin_languages; // Plugins in every language, from nothing to a delivered 
 mod plugin_tools; // What authors are told.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod redis_faults; // The store in Redis: what it survives.
+mod redis_large; // The store in Redis: what is large, what is refused.
 mod redis_store; // The store in Redis: the contract.
 mod router; // What an operator relies on.
 mod send; // One attempt, whatever the receiver does.

@@ -21,14 +21,15 @@ use crate::support::redis_server::{RedisCluster, RedisServer};
 
 fn options() -> RedisOptions {
     RedisOptions {
+        partitions: 4,
         store: StoreOptions { lease: Duration::from_secs(2), ..StoreOptions::default() },
         heartbeat: Duration::from_millis(100),
         dead_after: Duration::from_secs(2),
-        ..RedisOptions::default()
+        ..Default::default()
     }
 }
 
-async fn open(target: RedisTarget) -> Arc<dyn Store> {
+pub async fn open(target: RedisTarget) -> Arc<dyn Store> {
     Arc::new(RedisStore::open(target, options()).await.expect("the store opens"))
 }
 
@@ -256,8 +257,7 @@ async fn a_full_memory_refuses_events_while_settling_goes_on() {
     };
     assert!(matches!(refusal, Error::Full(_)), "{refusal:?}");
     // A part of the last batch may be stored: other partitions were asked before the memory was full.
-    let claims = claim_within(&store, stored, PATIENCE).await;
-    for (n, claim) in claims.into_iter().enumerate() {
+    for (n, claim) in claim_within(&store, stored, PATIENCE).await.into_iter().enumerate() {
         let hold = Hold::Wait(Duration::ZERO);
         let settlement = if n % 10 == 0 { rescheduled(claim, "warehouse", hold) } else { delivered(claim) };
         settle(&store, settlement).await;
@@ -384,7 +384,7 @@ async fn a_master_of_a_cluster_that_is_gone_holds_up_only_its_own_partitions() {
     let answers = join_all((0..60).map(|n| store.append(vec![event(&format!("evt_{n}"))]))).await;
     let stored = answers.iter().filter(|answer| answer.is_ok()).count();
     assert!((20..60).contains(&stored), "{stored} of 60 were stored");
-    // The Cluster's data is not kept on disk here, so the events of the killed master are gone with it.
+    // The Cluster keeps nothing on disk here: the killed master's events are gone.
     let mut settled = 0;
     eventually("the others' events are settled", PATIENCE, async || {
         for claim in store.claim_events(100, Duration::from_millis(100)).await.unwrap_or_default() {

@@ -33,19 +33,48 @@ const POLL_MAX: Duration = Duration::from_millis(20);
 /// After a failed read the caller is told so no sooner than this, so that a loop over `claim_events` does not spin.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
+/// About how many bytes of records one read brings: Redis takes a limit in entries only.
+const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How large a record is taken to be before one was seen.
+const RECORD_BYTES_AT_FIRST: usize = 1024 * 1024;
+
+/// How many entries to read at a time. It follows the largest records seen of late: up at once, down by half a read.
+struct ReadSize {
+    record_bytes: usize,
+}
+
+impl ReadSize {
+    /// How many entries of `max`; one at least.
+    fn entries(&self, max: usize) -> usize {
+        (READ_BYTES_MAX / self.record_bytes).clamp(1, max.max(1))
+    }
+
+    /// A read brought records, the largest of this size.
+    fn saw(&mut self, largest_bytes: usize) {
+        self.record_bytes = largest_bytes.max(self.record_bytes / 2).max(1);
+    }
+}
+
 /// What claiming needs; one caller at a time has it.
 pub(super) struct Claimer {
     link: Link,
     /// A read was begun and its answer not seen: there may be entries in the pending list that nobody holds.
     unsure: bool,
     looked: Instant,
+    size: ReadSize,
     /// Held, and not handed out yet: a read gives up to as many as asked for from each partition.
     ready: VecDeque<EventClaim>,
 }
 
 impl Claimer {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, unsure: true, looked: Instant::now(), ready: VecDeque::new() }
+        Self {
+            link,
+            unsure: true,
+            looked: Instant::now(),
+            size: ReadSize { record_bytes: RECORD_BYTES_AT_FIRST },
+            ready: VecDeque::new(),
+        }
     }
 
     /// Claims at most `max` events, waiting at most until `deadline` for the first.
@@ -99,6 +128,7 @@ impl Claimer {
     }
 
     async fn read(&mut self, shared: &Shared, member: &Member, max: usize, wait: Duration) -> Result<(), Fault> {
+        let max = self.size.entries(max);
         if self.unsure || shared.look_again.swap(false, Ordering::Relaxed) || self.looked.elapsed() > PENDING_LOOK_EVERY
         {
             // Until it has ended well, so that it is done again when this future is dropped.
@@ -116,6 +146,7 @@ impl Claimer {
         } else {
             self.wait_for_streams(shared, member, max, wait).await?
         };
+        self.size_up(streams.iter().flat_map(|(_, entries)| entries));
         for (key, entries) in streams {
             let partition = *shared.by_events_key.get(&key).ok_or_else(|| Fault::strange("a read of the streams"))?;
             for entry in entries {
@@ -263,14 +294,25 @@ impl Claimer {
             .collect();
         let answers = join_all(commands.iter().map(|command| self.link.call(command, CALL_TIME_MAX))).await;
         let partition = u16::try_from(partition).expect("the partitions are counted in a u16");
-        for (id, answer) in ids.iter().zip(answers) {
-            match reply::entries(answer?)?.pop() {
+        let found = answers.into_iter().map(|answer| reply::entries(answer?).map(|mut found| found.pop()));
+        let found = found.collect::<Result<Vec<_>, Fault>>()?;
+        self.size_up(found.iter().flatten());
+        for (id, entry) in ids.iter().zip(found) {
+            match entry {
                 Some(entry) => self.hold(shared, member, partition, entry).await,
                 // It was deleted by hand: nothing is left to do for it.
                 None => self.drop_damaged(shared, partition, *id, "the entry was deleted").await,
             }
         }
         Ok(())
+    }
+
+    /// Notes how large the records of a read are.
+    fn size_up<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
+        let sizes = entries.map(|entry| entry.fields.iter().map(|(_, value)| value.len()).sum());
+        if let Some(largest) = sizes.max() {
+            self.size.saw(largest);
+        }
     }
 
     async fn hold(&mut self, shared: &Shared, member: &Member, partition: u16, entry: Entry) {
@@ -326,4 +368,26 @@ fn read_command(member: &Member, count: usize, block: Option<Duration>) -> Cmd {
         command.arg("BLOCK").arg(crate::delivery::whole_millis(block));
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_brings_few_large_records_or_many_small_ones() {
+        let mut size = ReadSize { record_bytes: RECORD_BYTES_AT_FIRST };
+        assert_eq!(size.entries(1200), 8);
+        assert_eq!(size.entries(5), 5);
+        for _ in 0..100 {
+            size.saw(500);
+        }
+        assert_eq!(size.entries(1200), 1200);
+        size.saw(4 * 1024 * 1024);
+        assert_eq!(size.entries(1200), 2);
+        size.saw(500);
+        assert_eq!(size.entries(1200), 4, "down by half");
+        size.saw(100 * 1024 * 1024);
+        assert_eq!(size.entries(1200), 1);
+    }
 }

@@ -1,5 +1,7 @@
 //! The names of the keys. All keys of a partition carry the same hash tag, so that a script may touch them in one call.
 
+use super::reply::StreamId;
+
 /// The consumer group that all routers read with.
 pub(super) const GROUP: &str = "g";
 
@@ -60,6 +62,11 @@ impl PartitionKeys {
     /// Hash: what a consumer has settled last. It is gone when the consumer was taken over.
     pub(super) fn owner(&self, consumer: &str) -> String {
         format!("{}:owner:{consumer}", self.tag)
+    }
+
+    /// Set: the deliveries whose dead letters were written ahead of the settlement of this event.
+    pub(super) fn letters_ahead(&self, event: StreamId) -> String {
+        format!("{}:letters:{event}", self.tag)
     }
 
     /// String: a scheduled delivery's record. `member` is what stands for it in `due`.

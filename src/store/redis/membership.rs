@@ -8,11 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::reply::StreamId;
 
 /// How many delivery claims of a partition are remembered before the ones whose lease ended are dropped.
 const DELIVERY_CLAIMS_KEPT: usize = 4096;
+
+/// How long an event whose settlement was refused is left alone. It stays pending.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// The name this process goes by now.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ struct State {
     retired: Vec<Arc<str>>,
     /// By partition: the events handed out and not settled.
     events: Vec<HashSet<StreamId>>,
+    /// By partition: of those, the ones whose settlement was refused, and until when they are left alone.
+    set_aside: Vec<Vec<(Instant, StreamId)>>,
     /// By partition: the deliveries held under a lease, with their fence.
     deliveries: Vec<HashMap<String, u64>>,
 }
@@ -47,6 +53,7 @@ impl Membership {
             generation: fastrand::u64(..),
             retired: Vec::new(),
             events: vec![HashSet::new(); partitions],
+            set_aside: vec![Vec::new(); partitions],
             deliveries: vec![HashMap::new(); partitions],
         };
         Self { state: Mutex::new(state), lost: Notify::new(), joined: Notify::new() }
@@ -102,6 +109,9 @@ impl Membership {
         for held in &mut state.events {
             held.clear();
         }
+        for refused in &mut state.set_aside {
+            refused.clear();
+        }
         drop(state);
         tracing::warn!(consumer = %name, "the claims of this process were taken over or are gone; going on under a new name");
         self.lost.notify_one();
@@ -136,9 +146,27 @@ impl Membership {
         }
     }
 
-    /// The events held in a partition.
+    /// An event's settlement was refused: it is held for a while more, so that it does not come again at once.
+    pub(super) fn set_aside(&self, generation: u64, partition: u16, id: StreamId) {
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.set_aside[usize::from(partition)].push((Instant::now() + REFUSED_PAUSE, id));
+        }
+    }
+
+    /// The events held in a partition. Those that were set aside for long enough are no longer.
     pub(super) fn held_events(&self, partition: usize) -> HashSet<StreamId> {
-        self.lock().events[partition].clone()
+        let mut state = self.lock();
+        let State { events, set_aside, .. } = &mut *state;
+        let now = Instant::now();
+        set_aside[partition].retain(|(until, id)| {
+            let stays = *until > now;
+            if !stays {
+                events[partition].remove(id);
+            }
+            stays
+        });
+        events[partition].clone()
     }
 
     /// Notes deliveries as held until `fence`. `now` is the server's time, where it is known.
@@ -210,6 +238,20 @@ mod tests {
         assert!(membership.hold_event(after, 0, ID));
         membership.release_event(before, 0, ID);
         assert!(!membership.hold_event(after, 0, ID), "a late release of the old name");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_whose_settlement_was_refused_is_left_alone_for_a_while() {
+        let membership = Membership::new(1);
+        membership.join("a".into());
+        let now = membership.generation();
+        assert!(membership.hold_event(now, 0, ID));
+        membership.set_aside(now, 0, ID);
+        tokio::time::advance(REFUSED_PAUSE / 2).await;
+        assert!(membership.held_events(0).contains(&ID));
+        tokio::time::advance(REFUSED_PAUSE).await;
+        assert!(membership.held_events(0).is_empty());
+        assert!(membership.hold_event(now, 0, ID));
     }
 
     #[test]

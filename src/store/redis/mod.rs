@@ -15,7 +15,10 @@ mod read; // Events, outcomes, dead letters, figures; trimming.
 mod reply; // Answers, taken apart.
 mod schedule; // What is due.
 mod scripts; // The atomic steps.
-mod settle; // Settlements, in batches.
+mod settle; // Settlements: their lanes.
+mod settle_deliveries; // Deliveries' settlements, in batches.
+mod settle_events; // Events' settlements, in batches.
+mod write_ahead; // Settlements too large for one call.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -23,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -106,6 +109,8 @@ struct Shared {
     options: RedisOptions,
     ids: IdsBuckets,
     membership: Membership,
+    /// Whose settlements are written in several calls wait here for their turn.
+    large_settlements: Arc<Semaphore>,
     /// There may be entries in the own pending list that nobody holds.
     look_again: AtomicBool,
     /// Where the next round over the partitions begins.
@@ -166,6 +171,7 @@ impl RedisStore {
             partitions,
             options,
             ids: IdsBuckets::new(ids_bucket_ms),
+            large_settlements: Arc::new(Semaphore::new(write_ahead::LARGE_SETTLEMENTS_MAX)),
             look_again: AtomicBool::new(false),
             next_partition: AtomicUsize::new(0),
             phase: watch::channel(Phase::Open).0,

@@ -52,6 +52,7 @@ scripts! {
     STATS = "scripts/stats.lua",
     TAKE_OVER = "scripts/take_over.lua",
     TRIM = "scripts/trim.lua",
+    WRITE_AHEAD = "scripts/write_ahead.lua",
 }
 
 #[cfg(test)]

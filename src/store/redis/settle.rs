@@ -1,18 +1,22 @@
 //! Settlements: gathered by partition, one script call a batch, repeated until Redis has answered.
 //!
 //! At most one call for events and one for deliveries is under way in a partition; its sequence number makes a
-//! repetition harmless. What settles while a call is under way gathers for the next one.
+//! repetition harmless. What settles while a call is under way gathers for the next one. What is too large for a
+//! call is written ahead beside the lane, so that nothing waits behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::fault::Fault;
-use super::keys::{GROUP, member};
-use super::reply::{self, StreamId};
-use super::{Phase, Shared, scripts};
+use super::keys::member;
+use super::reply::StreamId;
+use super::settle_deliveries::{DeliveryItem, settle_deliveries};
+use super::settle_events::{EventItem, settle_events};
+use super::write_ahead::{self, Ahead};
+use super::{Phase, Shared};
 use crate::delivery::{OutcomeRecord, whole_millis};
 use crate::event::Position;
 use crate::store::{
@@ -21,8 +25,8 @@ use crate::store::{
 };
 
 const QUEUE_ITEMS_MAX: usize = 1024;
-const BATCH_ITEMS_MAX: usize = 128;
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BATCH_ITEMS_MAX: usize = 128;
+pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// No wait is longer than this, so that a sum of milliseconds stays exact.
@@ -32,29 +36,6 @@ const WAIT_MS_MAX: u64 = 100 * 365 * 86_400_000;
 pub(super) enum Item {
     Event(EventItem),
     Delivery(DeliveryItem),
-}
-
-/// An event's settlement, written out.
-pub(super) struct EventItem {
-    generation: u64,
-    id: StreamId,
-    outcomes: String,
-    /// Member, wait in milliseconds (-1: goes on being held), record.
-    deliveries: Vec<(String, i64, Vec<u8>)>,
-    dead_letters: Vec<Vec<u8>>,
-    /// Answers the fence of the deliveries that go on being held.
-    reply: oneshot::Sender<Result<Settled<u64>, Error>>,
-}
-
-/// A delivery's settlement, written out.
-pub(super) struct DeliveryItem {
-    member: String,
-    fence: u64,
-    state: &'static str,
-    wait_ms: u64,
-    outcome: String,
-    record: Vec<u8>,
-    reply: oneshot::Sender<Result<Settled<()>, Error>>,
 }
 
 pub(super) type Lane = mpsc::Sender<Item>;
@@ -73,6 +54,7 @@ pub(super) async fn event(
 ) -> Result<Settled<Vec<DeliveryClaim>>, Error> {
     let EventSettlement { claim, outcomes, scheduled, dead_letters } = settlement;
     let Position { partition, major, minor } = claim.position;
+    let mut ahead = Ahead::when_large(shared, &scheduled, &dead_letters).await?;
     let mut deliveries = Vec::with_capacity(scheduled.len());
     let mut held = Vec::new();
     for scheduled in scheduled {
@@ -80,11 +62,19 @@ pub(super) async fn event(
             Hold::Wait(wait) => i64::try_from(whole_millis(wait).min(WAIT_MS_MAX)).unwrap_or(i64::MAX),
             Hold::Claimed => -1,
         };
-        deliveries.push((member(&scheduled.delivery), wait, encode_delivery(&scheduled.delivery)));
+        let record = if ahead.is_some() { Vec::new() } else { encode_delivery(&scheduled.delivery) };
+        deliveries.push((member(&scheduled.delivery), wait, record));
         if scheduled.hold == Hold::Claimed {
-            held.push(scheduled.delivery);
+            held.push(scheduled.delivery.clone());
+        }
+        if let Some(ahead) = &mut ahead {
+            ahead.deliveries.push(scheduled.delivery);
         }
     }
+    let dead_letters = match &mut ahead {
+        Some(ahead) => ahead.take_letters(dead_letters),
+        None => dead_letters,
+    };
     let (reply, answer) = oneshot::channel();
     let item = EventItem {
         generation: claim.fence,
@@ -92,6 +82,7 @@ pub(super) async fn event(
         outcomes: lines(&outcomes),
         deliveries,
         dead_letters: dead_letters.iter().map(encode_dead_letter).collect(),
+        ahead,
         reply,
     };
     let lane = lanes.get(usize::from(partition)).ok_or(Error::Closed)?;
@@ -153,182 +144,69 @@ async fn run(shared: Arc<Shared>, partition: u16, mut queue: mpsc::Receiver<Item
     let mut sequences = Sequences::default();
     let mut phase = shared.phases();
     let mut items = Vec::with_capacity(BATCH_ITEMS_MAX);
+    // As many as the semaphore in `Ahead` lets in, and those of a batch that are written ahead once more.
+    let mut written_ahead = JoinSet::new();
+    let mut drained = false;
     loop {
         tokio::select! {
-            count = queue.recv_many(&mut items, BATCH_ITEMS_MAX) => if count == 0 { break },
+            count = queue.recv_many(&mut items, BATCH_ITEMS_MAX), if !drained => drained = count == 0,
+            // A task that has panicked has dropped its item, and so has told its caller.
+            Some(done) = written_ahead.join_next() => items.extend(done.ok().flatten().map(Item::Event)),
             // From here `recv_many` gives what is left, and then none.
-            _ = phase.wait_for(|phase| *phase != Phase::Open), if !queue.is_closed() => {
-                queue.close();
-                continue;
-            }
+            _ = phase.wait_for(|phase| *phase != Phase::Open), if !queue.is_closed() => queue.close(),
+            else => break,
         }
         let (mut events, mut deliveries) = (Vec::new(), Vec::new());
         for item in items.drain(..) {
             match item {
+                Item::Event(item) if item.ahead.as_ref().is_some_and(|ahead| !ahead.written) => {
+                    written_ahead.spawn(write_ahead::write(Arc::clone(&shared), partition, item));
+                }
                 Item::Event(item) => events.push(item),
                 Item::Delivery(item) => deliveries.push(item),
             }
         }
-        tokio::join!(
+        let (missing, ()) = tokio::join!(
             settle_events(&shared, partition, &mut sequences.events, events),
             settle_deliveries(&shared, partition, &mut sequences.deliveries, deliveries)
         );
+        for item in missing {
+            written_ahead.spawn(write_ahead::write(Arc::clone(&shared), partition, item));
+        }
     }
-}
-
-async fn settle_events(shared: &Shared, partition: u16, sequence: &mut u64, mut items: Vec<EventItem>) {
-    while !items.is_empty() {
-        let generation = shared.membership.generation();
-        let mut bytes = 0;
-        let fits = count_within(&items, |item| {
-            bytes += item.deliveries.iter().map(|delivery| delivery.2.len()).sum::<usize>()
-                + item.dead_letters.iter().map(Vec::len).sum::<usize>();
-            bytes
-        });
-        let rest = items.split_off(fits);
-        let (current, of_before): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.generation == generation);
-        for item in of_before {
-            let _ = item.reply.send(Ok(Settled::Lost));
-        }
-        if !current.is_empty() {
-            *sequence += 1;
-            let mut patience = Patience::new(shared);
-            let outcome = loop {
-                match write_events(shared, partition, generation, *sequence, &current).await {
-                    Ok(written) => break Ok(written),
-                    Err(fault) => {
-                        if let Err(gave_up) = patience.after(fault).await {
-                            break Err(gave_up);
-                        }
-                    }
-                }
-            };
-            for item in current {
-                // First, so that an event which was not settled comes again from the pending list.
-                shared.membership.release_event(generation, partition, item.id);
-                let answer = match &outcome {
-                    Ok(Some(fence)) => Ok(Settled::Written(*fence)),
-                    Ok(None) => Ok(Settled::Lost),
-                    Err(GaveUp::Closing) => Err(Error::Closed),
-                    Err(GaveUp::Refused(fault)) => Err(fault.clone().into()),
-                };
-                // A caller that has gone away has nothing left to do with the event.
-                let _ = item.reply.send(answer);
-            }
-        }
-        items = rest;
-    }
-}
-
-/// Writes a batch of events; `None` when the claims are lost, else the fence of the deliveries held.
-async fn write_events(
-    shared: &Shared,
-    partition: u16,
-    generation: u64,
-    sequence: u64,
-    items: &[EventItem],
-) -> Result<Option<u64>, Fault> {
-    let Some(member) = shared.membership.current().filter(|member| member.generation == generation) else {
-        return Ok(None);
-    };
-    let keys = &shared.partitions[usize::from(partition)];
-    let lease = whole_millis(shared.options.store.lease);
-    let outcomes = items.iter().map(|item| item.outcomes.as_str()).filter(|lines| !lines.is_empty());
-    let outcomes = outcomes.collect::<Vec<_>>().join("\n");
-    let deliveries: usize = items.iter().map(|item| item.deliveries.len()).sum();
-    let run = shared.link.run(&scripts::SETTLE_EVENTS, |command| {
-        command.arg(5 + deliveries).arg(&keys.events).arg(keys.owner(&member.name));
-        command.arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes);
-        for (member, ..) in items.iter().flat_map(|item| &item.deliveries) {
-            command.arg(keys.record(member));
-        }
-        command.arg(GROUP).arg(sequence).arg(lease).arg(&outcomes).arg(items.len()).arg(deliveries);
-        for item in items {
-            command.arg(item.id.to_string());
-        }
-        for (member, wait, record) in items.iter().flat_map(|item| &item.deliveries) {
-            command.arg(member).arg(*wait).arg(record.as_slice());
-        }
-        for letter in items.iter().flat_map(|item| &item.dead_letters) {
-            command.arg(letter.as_slice());
-        }
-    });
-    let mut answer = reply::array(run.await?)?.into_iter();
-    match reply::text(answer.next().unwrap_or(Value::Nil))?.as_str() {
-        "WRITTEN" => reply::count(&answer.next().unwrap_or(Value::Nil)).map(Some),
-        "LOST" => {
-            shared.membership.lose(generation);
-            Ok(None)
-        }
-        _ => Err(Fault::strange("settle events")),
-    }
-}
-
-async fn settle_deliveries(shared: &Shared, partition: u16, sequence: &mut u64, mut items: Vec<DeliveryItem>) {
-    while !items.is_empty() {
-        let mut bytes = 0;
-        let fits = count_within(&items, |item| {
-            bytes += item.record.len();
-            bytes
-        });
-        let rest = items.split_off(fits);
-        *sequence += 1;
-        let mut patience = Patience::new(shared);
-        let outcome = loop {
-            match write_deliveries(shared, partition, *sequence, &items).await {
-                Ok(written) => break Ok(written),
-                Err(fault) => {
-                    if let Err(gave_up) = patience.after(fault).await {
-                        break Err(gave_up);
-                    }
-                }
-            }
-        };
-        for (place, item) in items.into_iter().enumerate() {
-            let answer = match &outcome {
-                Ok(written) if written.as_bytes().get(place) == Some(&b'1') => Ok(Settled::Written(())),
-                Ok(_) => Ok(Settled::Lost),
-                Err(GaveUp::Closing) => Err(Error::Closed),
-                Err(GaveUp::Refused(fault)) => Err(fault.clone().into()),
-            };
-            let _ = item.reply.send(answer);
-        }
-        items = rest;
-    }
-}
-
-/// Writes a batch of deliveries; the answer has a `1` for each that was written.
-async fn write_deliveries(
-    shared: &Shared,
-    partition: u16,
-    sequence: u64,
-    items: &[DeliveryItem],
-) -> Result<String, Fault> {
-    let keys = &shared.partitions[usize::from(partition)];
-    // A delivery's fence is its score, not the consumer: any name will do, it only carries the sequence.
-    let name = shared.membership.current().map_or_else(|| "none".into(), |member| member.name);
-    let run = shared.link.run(&scripts::SETTLE_DELIVERIES, |command| {
-        command.arg(4 + items.len()).arg(keys.owner(&name)).arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes);
-        for item in items {
-            command.arg(keys.record(&item.member));
-        }
-        command.arg(sequence);
-        for item in items {
-            command.arg(&item.member).arg(item.fence).arg(item.state).arg(item.wait_ms);
-            command.arg(&item.outcome).arg(item.record.as_slice());
-        }
-    });
-    let written = reply::text(run.await?)?;
-    if written.len() == items.len() { Ok(written) } else { Err(Fault::strange("settle deliveries")) }
 }
 
 /// Why a settlement was not written, for good.
-enum GaveUp {
+#[derive(Clone)]
+pub(super) enum GaveUp {
     Closing,
     Refused(Fault),
 }
 
-/// Waits between two attempts at a settlement: for ever, unless it is refused or the store closes.
+impl From<GaveUp> for Error {
+    fn from(gave_up: GaveUp) -> Self {
+        match gave_up {
+            GaveUp::Closing => Self::Closed,
+            GaveUp::Refused(fault) => fault.into(),
+        }
+    }
+}
+
+/// Makes a call until it is answered: for ever, unless it is refused or the store closes.
+pub(super) async fn patiently<T, Call: Future<Output = Result<T, Fault>>>(
+    shared: &Shared,
+    mut call: impl FnMut() -> Call,
+) -> Result<T, GaveUp> {
+    let mut patience = Patience { pause: PAUSE_MIN, told: false, phase: shared.phases() };
+    loop {
+        match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => patience.after(fault).await?,
+        }
+    }
+}
+
+/// Waits between two attempts at a settlement.
 struct Patience {
     pause: Duration,
     told: bool,
@@ -336,16 +214,9 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(shared: &Shared) -> Self {
-        Self { pause: PAUSE_MIN, told: false, phase: shared.phases() }
-    }
-
     async fn after(&mut self, fault: Fault) -> Result<(), GaveUp> {
         match fault {
-            Fault::Refused(_) | Fault::Denied(_) => {
-                tracing::error!(error = %Error::from(fault.clone()), "a settlement can't be written");
-                return Err(GaveUp::Refused(fault));
-            }
+            Fault::Refused(_) | Fault::Denied(_) => return Err(GaveUp::Refused(fault)),
             Fault::Away(_) | Fault::Full(_) | Fault::NoGroup | Fault::NoScript => {
                 if self.pause == PAUSE_MAX && !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(error = %Error::from(fault), "a settlement waits for the store");
@@ -362,9 +233,9 @@ impl Patience {
     }
 }
 
-/// How many items make a batch: at least one, else as many as stay within the bytes of a batch.
-fn count_within<T>(items: &[T], mut bytes_so_far: impl FnMut(&T) -> usize) -> usize {
-    items.iter().take_while(|item| bytes_so_far(item) <= BATCH_BYTES_MAX).count().max(1)
+/// How many items make a batch: at least one, else as many as stay within the bytes and the number of a batch.
+pub(super) fn count_within<T>(items: &[T], mut bytes_so_far: impl FnMut(&T) -> usize) -> usize {
+    items.iter().take(BATCH_ITEMS_MAX).take_while(|item| bytes_so_far(item) <= BATCH_BYTES_MAX).count().max(1)
 }
 
 #[cfg(test)]
