@@ -49,6 +49,19 @@ impl<Payload> Event<Payload> {
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         text::one_line(&parts.collect::<Vec<_>>().join(" · "))
     }
+
+    /// The same event with another payload, perhaps of another type.
+    pub fn with_payload<Other>(self, payload: Other) -> Event<Other> {
+        Event {
+            id: self.id,
+            event_type: self.event_type,
+            aggregate_type: self.aggregate_type,
+            aggregate_id: self.aggregate_id,
+            occurred_at: self.occurred_at,
+            payload,
+            metadata: self.metadata,
+        }
+    }
 }
 
 impl<Payload: DeserializeOwned> Event<Payload> {

@@ -33,7 +33,10 @@
 //! For native tests everything compiles for the host too, with stand-ins for the router's functions;
 //! see [`testing`].
 
+pub mod address; // What counts as an email address.
+pub mod by_type; // Settings by event type or pattern.
 pub mod entry; // What the macro calls: parse, run the plugin, answer.
+pub mod form; // Bodies as HTML forms send them.
 pub mod host; // What the router offers: log, the event's time, chance that repeats.
 pub mod template; // `{payload.amount}` in a text of the config.
 pub mod text; // Cutting and cleaning text for services with limits.

@@ -3,8 +3,9 @@
 //! never fail: what an event does not have is shown as a dash.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::by_type::ByType;
 use crate::{Event, value};
 
 /// A text with places.
@@ -171,68 +172,7 @@ fn step<'value>(value: &'value Value, segment: &String) -> Option<&'value Value>
 }
 
 /// Templates by event type, exact or as a pattern: `order.completed`, `order.*`, `**`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
-pub struct Templates(Vec<(String, Template)>);
-
-impl Templates {
-    /// The template for this event type: of several that fit, the one that says most about it.
-    pub fn find(&self, event_type: &str) -> Option<&Template> {
-        self.0
-            .iter()
-            .filter(|(pattern, _)| matches(pattern, event_type))
-            .max_by_key(|(pattern, _)| precision(pattern))
-            .map(|(_, template)| template)
-    }
-}
-
-impl TryFrom<Map<String, Value>> for Templates {
-    type Error = String;
-
-    fn try_from(templates: Map<String, Value>) -> Result<Self, String> {
-        let mut parsed = Vec::with_capacity(templates.len());
-        for (pattern, template) in templates {
-            let whole = |segment: &str| matches!(segment, "*" | "**") || !segment.contains('*');
-            if pattern.split('.').any(|segment| segment.is_empty() || !whole(segment)) {
-                return Err(format!(
-                    "`{pattern}` is not an event type or pattern, such as `order.completed`, `order.*` or `**`"
-                ));
-            }
-            let Value::String(text) = template else {
-                return Err(format!("the template for `{pattern}` is not text"));
-            };
-            let template =
-                Template::parse(&text).map_err(|fault| format!("in the template for `{pattern}`: {fault}"))?;
-            parsed.push((pattern, template));
-        }
-        Ok(Self(parsed))
-    }
-}
-
-/// Whether `*` as one segment and `**` as any number of them make `pattern` the event type.
-fn matches(pattern: &str, event_type: &str) -> bool {
-    fn fits(pattern: &[&str], segments: &[&str]) -> bool {
-        match (pattern.split_first(), segments.split_first()) {
-            (None, None) => true,
-            (Some((&"**", rest)), None) => fits(rest, segments),
-            (Some((&"**", rest)), Some((_, after))) => fits(rest, segments) || fits(pattern, after),
-            (Some((&wanted, rest)), Some((&segment, after))) => {
-                (wanted == "*" || wanted == segment) && fits(rest, after)
-            }
-            _ => false,
-        }
-    }
-    let pattern: Vec<&str> = pattern.split('.').collect();
-    let segments: Vec<&str> = event_type.split('.').collect();
-    fits(&pattern, &segments)
-}
-
-/// Literal segments count first, then segments of a known number.
-fn precision(pattern: &str) -> (usize, usize) {
-    let literal = pattern.split('.').filter(|segment| !segment.contains('*'));
-    let single = pattern.split('.').filter(|segment| *segment != "**");
-    (literal.count(), single.count())
-}
+pub type Templates = ByType<Template>;
 
 #[cfg(test)]
 mod tests {
@@ -295,31 +235,6 @@ mod tests {
         ] {
             let fault = Template::parse(template).expect_err(template);
             assert!(fault.contains(message), "{template}: {fault}");
-        }
-    }
-
-    #[test]
-    fn the_template_that_says_most_is_chosen() {
-        let templates: Templates = serde_json::from_str(
-            r#"{"**":"any","order.*":"one","order.**":"many","order.completed":"exact","*.refunded":"kind"}"#,
-        )
-        .expect("templates");
-        let chosen = |event_type: &str| {
-            let template = templates.find(event_type).expect("one fits");
-            template.render(&event("null"), str::to_owned)
-        };
-        assert_eq!(chosen("order.completed"), "exact");
-        assert_eq!(chosen("order.cancelled"), "one");
-        assert_eq!(chosen("order.item.added"), "many");
-        assert_eq!(chosen("payment.refunded"), "kind");
-        assert_eq!(chosen("user.created"), "any");
-    }
-
-    #[test]
-    fn a_pattern_is_made_of_whole_segments() {
-        for pattern in ["", "order.", "ord*", "order..x"] {
-            let text = format!(r#"{{"{pattern}":"x"}}"#);
-            assert!(serde_json::from_str::<Templates>(&text).is_err(), "{pattern}");
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::form::Form;
 use crate::{Body, Error, Event, RawEvent, Verdict, entry};
 
 #[derive(Deserialize)]
@@ -69,7 +70,7 @@ pub fn run_fixtures<Payload: DeserializeOwned, Config: DeserializeOwned>(
 }
 
 /// Runs the example of the crate's README: of its `json` blocks the first is an event, the second a
-/// config, the third the body that is sent.
+/// config, the third the JSON body that is sent.
 ///
 /// # Panics
 ///
@@ -79,6 +80,52 @@ pub fn run_readme<Payload: DeserializeOwned, Config: DeserializeOwned>(
     handle: fn(Event<Payload>, Config) -> Result<Verdict, Error>,
     check: fn(&Config) -> Result<(), String>,
 ) {
+    run_readme_as(
+        folder,
+        handle,
+        check,
+        |body| json!({ "send": { "headers": [], "contentType": "application/json", "body": body } }),
+    );
+}
+
+/// As [`run_readme`], where the third block has the fields of the form that is sent.
+///
+/// # Panics
+///
+/// As [`run_readme`].
+pub fn run_readme_form<Payload: DeserializeOwned, Config: DeserializeOwned>(
+    folder: &str,
+    handle: fn(Event<Payload>, Config) -> Result<Verdict, Error>,
+    check: fn(&Config) -> Result<(), String>,
+) {
+    run_readme_as(folder, handle, check, |fields| {
+        let fields = fields.as_object().expect("the third `json` block of the README is an object of fields");
+        let form = fields.iter().fold(Form::default(), |form, (name, value)| {
+            form.field(name, value.as_str().expect("a field of a form is text"))
+        });
+        describe(Verdict::Send(form.into_request()))
+    });
+}
+
+/// As [`run_readme`], where the third block is the verdict in the fixtures' words.
+///
+/// # Panics
+///
+/// As [`run_readme`].
+pub fn run_readme_verdict<Payload: DeserializeOwned, Config: DeserializeOwned>(
+    folder: &str,
+    handle: fn(Event<Payload>, Config) -> Result<Verdict, Error>,
+    check: fn(&Config) -> Result<(), String>,
+) {
+    run_readme_as(folder, handle, check, Value::clone);
+}
+
+fn run_readme_as<Payload: DeserializeOwned, Config: DeserializeOwned>(
+    folder: &str,
+    handle: fn(Event<Payload>, Config) -> Result<Verdict, Error>,
+    check: fn(&Config) -> Result<(), String>,
+    verdict: fn(&Value) -> Value,
+) {
     let readme = std::fs::read_to_string(Path::new(folder).join("README.md")).expect("the README can be read");
     let blocks: Vec<Value> = readme
         .split("```json\n")
@@ -86,14 +133,10 @@ pub fn run_readme<Payload: DeserializeOwned, Config: DeserializeOwned>(
         .map(|rest| rest.split("```").next().unwrap_or_default())
         .map(|block| serde_json::from_str(block).expect("a `json` block of the README is JSON"))
         .collect();
-    let [event, config, body] = blocks.as_slice() else {
-        panic!("the README has {} `json` blocks; event, config and body are wanted", blocks.len());
+    let [event, config, outcome] = blocks.as_slice() else {
+        panic!("the README has {} `json` blocks; event, config and what comes of it are wanted", blocks.len());
     };
-    let fixture = json!({
-        "event": event,
-        "config": config,
-        "verdict": { "send": { "headers": [], "contentType": "application/json", "body": body } },
-    });
+    let fixture = json!({ "event": event, "config": config, "verdict": verdict(outcome) });
     let fixture = serde_json::from_value(fixture).expect("the README's event is an envelope");
     if let Err(fault) = run(fixture, handle, check) {
         panic!("the README's example does not hold: {fault}");

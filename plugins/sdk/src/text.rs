@@ -35,6 +35,22 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
+/// `text` as text of HTML, where all of its characters mean themselves; in an attribute's quotes too.
+pub fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
 /// A title for people from an event type: `order.completed` becomes `Order completed`.
 pub fn title(event_type: &str) -> String {
     let words = one_line(event_type).replace(['.', '_', '-'], " ");
@@ -62,6 +78,11 @@ mod tests {
         assert_eq!(truncate("👋👋👋", 4), "👋…");
         assert_eq!(truncate("abc", 1), "…");
         assert_eq!(truncate("abc", 0), "");
+    }
+
+    #[test]
+    fn html_has_no_markup_of_a_value() {
+        assert_eq!(escape_html("<b title='\"'>가&"), "&lt;b title=&#39;&quot;&#39;&gt;가&amp;");
     }
 
     #[test]

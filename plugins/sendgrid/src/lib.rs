@@ -2,14 +2,11 @@
 //! `payment.failed`; every other event is dropped with the reason. The API key is not its business:
 //! the endpoint's headers carry it.
 
-mod address; // What counts as an email address.
-
+use branchline_plugin::address::is_address;
 use branchline_plugin::serde_json::Value;
 use branchline_plugin::template::Template;
 use branchline_plugin::{Error, Event, Verdict, plugin, text, value};
 use serde::{Deserialize, Serialize};
-
-use address::is_address;
 
 plugin!(handle, check);
 

@@ -1,10 +1,10 @@
-//! What counts as an email address: not all that the standards allow, but what SendGrid takes. A
+//! What counts as an email address: not all that the standards allow, but what mail services take. A
 //! mail to a malformed address would fail at every attempt, so it had better fail here, once.
 
 const ADDRESS_BYTES_MAX: usize = 254;
 const LOCAL_BYTES_MAX: usize = 64;
 
-/// Whether a mail can be sent there. The part before the `@` is ASCII, as SendGrid asks; the domain
+/// Whether a mail can be sent there. The part before the `@` is ASCII, as they ask; the domain
 /// may be in any script.
 pub fn is_address(text: &str) -> bool {
     let Some((local, domain)) = text.split_once('@') else {
