@@ -12,6 +12,7 @@ use super::call;
 use super::host::{Plugin, PluginHost};
 use super::imports::{CallState, Subject};
 use super::verdict::Fault;
+use crate::delivery::PluginFaultKind;
 use crate::event::Event;
 
 /// Calls whose times are kept, of each thread; 8 bytes each.
@@ -46,6 +47,8 @@ pub struct Spread {
 pub struct Measurement {
     /// Calls that ended.
     pub calls: u64,
+    /// Those among them that ran past their deadline. Few are the machine's doing, where others work on it too.
+    pub late: u64,
     /// How long they went on.
     pub elapsed: Duration,
     /// Whole calls.
@@ -57,13 +60,17 @@ pub struct Measurement {
 }
 
 impl PluginHost {
-    /// Calls a plugin over and over, and blocks until it is done. The first call that fails ends it.
+    /// Calls a plugin over and over, and blocks until it is done. The first call that fails ends
+    /// it, but for one that runs past its deadline.
     pub fn measure(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
         let ticker = self.ticker();
         run(load, |subject| {
             let report = call::handle(plugin, ticker, subject, &load.event);
-            report.verdict?;
-            Ok((report.instantiation, report.duration))
+            match report.verdict {
+                Ok(_) => Ok(Some((report.instantiation, report.duration))),
+                Err(fault) if fault.kind == PluginFaultKind::Deadline => Ok(None),
+                Err(fault) => Err(fault),
+            }
         })
     }
 
@@ -84,23 +91,22 @@ impl PluginHost {
                 payload: &event.payload,
                 metadata: &event.metadata,
             };
-            let failed = |error: wasmtime::Error| {
-                Fault::new(crate::delivery::PluginFaultKind::Trap, format!("{:#}", error.root_cause()))
-            };
+            let failed =
+                |error: wasmtime::Error| Fault::new(PluginFaultKind::Trap, format!("{:#}", error.root_cause()));
             let instance = plugin.loaded.pre.instantiate(&mut store).map_err(failed)?;
             let instantiation = started.elapsed();
             // What the plugin itself says, an error too, was seen by `measure`.
             let _ = instance.call_handle(&mut store, guest).map_err(failed)?;
             drop(store);
-            Ok((instantiation, started.elapsed()))
+            Ok(Some((instantiation, started.elapsed())))
         })
     }
 }
 
-fn run(
-    load: &Load,
-    call: impl Fn(Subject) -> Result<(Duration, Duration), Fault> + Sync,
-) -> Result<Measurement, Fault> {
+/// How long making the instance and the whole call took; none where it passed its deadline.
+type Times = Option<(Duration, Duration)>;
+
+fn run(load: &Load, call: impl Fn(Subject) -> Result<Times, Fault> + Sync) -> Result<Measurement, Fault> {
     let subscription: Arc<str> = "bench".into();
     let subject = || Subject {
         event: Some(Arc::clone(&load.event)),
@@ -122,15 +128,19 @@ fn run(
     let mut all = Samples::default();
     let mut elapsed = Duration::ZERO;
     for thread in ended {
-        let (samples, time) = thread.unwrap_or_else(|_| {
-            Err(Fault::new(crate::delivery::PluginFaultKind::Host, "a thread of the measurement panicked"))
-        })?;
+        let (samples, time) = thread
+            .unwrap_or_else(|_| Err(Fault::new(PluginFaultKind::Host, "a thread of the measurement panicked")))?;
         all.calls += samples.calls;
+        all.late += samples.late;
         all.times.extend(samples.times);
         elapsed = elapsed.max(time);
     }
+    if all.times.is_empty() {
+        return Err(Fault::new(PluginFaultKind::Deadline, "every call ran past its deadline"));
+    }
     Ok(Measurement {
         calls: all.calls,
+        late: all.late,
         elapsed,
         whole: all.spread(|(_, whole)| whole),
         instantiation: all.spread(|(instantiation, _)| instantiation),
@@ -141,6 +151,7 @@ fn run(
 #[derive(Default)]
 struct Samples {
     calls: u64,
+    late: u64,
     /// Nanoseconds of instantiation and of the whole.
     times: Vec<(u32, u32)>,
 }
@@ -156,18 +167,18 @@ impl Samples {
     }
 }
 
-fn repeat(
-    duration: Duration,
-    mut call: impl FnMut() -> Result<(Duration, Duration), Fault>,
-) -> Result<(Samples, Duration), Fault> {
+fn repeat(duration: Duration, mut call: impl FnMut() -> Result<Times, Fault>) -> Result<(Samples, Duration), Fault> {
     let nanos = |time: Duration| u32::try_from(time.as_nanos()).unwrap_or(u32::MAX);
     let started = Instant::now();
     let mut samples = Samples::default();
     loop {
-        let (instantiation, whole) = call()?;
         samples.calls += 1;
-        if samples.times.len() < SAMPLES_MAX {
-            samples.times.push((nanos(instantiation), nanos(whole)));
+        match call()? {
+            Some((instantiation, whole)) if samples.times.len() < SAMPLES_MAX => {
+                samples.times.push((nanos(instantiation), nanos(whole)));
+            }
+            Some(_) => {}
+            None => samples.late += 1,
         }
         let elapsed = started.elapsed();
         if elapsed >= duration {
@@ -182,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_middle_and_the_tail_are_told() {
-        let samples = Samples { calls: 100, times: (0..100).map(|time| (1, time)).collect() };
+        let samples = Samples { calls: 100, late: 0, times: (0..100).map(|time| (1, time)).collect() };
         let spread = samples.spread(|(_, whole)| whole);
         assert_eq!((spread.median.as_nanos(), spread.p99.as_nanos()), (50, 99));
         assert_eq!(Samples::default().spread(|(_, whole)| whole), Spread::default());

@@ -54,7 +54,7 @@ async fn is_delivered(language: &str) {
     let folder = folder.to_str().unwrap();
     plugin(&["new", "order-alert", "--lang", language, "--within", within]);
     let built: Value = serde_json::from_str(&plugin(&["build", folder, "--json"])).unwrap();
-    let tested: Value = serde_json::from_str(&plugin(&["test", folder, "--json"])).unwrap();
+    let tested: Value = serde_json::from_str(&plugin(&["test", folder, "--deadline", "5s", "--json"])).unwrap();
     let results: Vec<_> = tested["fixtures"].as_array().unwrap().iter().map(|case| case["result"].as_str()).collect();
     assert_eq!(results, [Some("passed"); 3], "{tested:#}");
     eprintln!("{language}: {} bytes, {}", built["bytes"], built["toolchain"]);

@@ -67,6 +67,10 @@ pub use verdict::{Body, Header, Request, Verdict};
 
 pub use serde_json;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Makes a component of a function `fn(Event<Payload>, Config) -> Result<Verdict, Error>`.
 ///
 /// `plugin!(handle)` refuses a config that does not deserialise; `plugin!(handle, check)` also one

@@ -80,6 +80,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
             units::count(per_second(measured) / *threads as u64),
         );
     }
+    let late: u64 = all.iter().map(|(_, _, measured)| measured.late).sum();
+    if late > 0 {
+        println!("\n{late} calls ran past the deadline of {}", units::time(spec.deadline));
+    }
     println!("\ncall: the median of whole calls, of which `instance` is making the instance and `code` the rest");
     Ok(())
 }
@@ -96,6 +100,7 @@ fn row(name: &str, threads: usize, measured: &Measurement) -> Value {
         "name": name,
         "threads": threads,
         "calls": measured.calls,
+        "late": measured.late,
         "callsPerSecond": per_second(measured),
         "call": micros(measured.whole),
         "instantiation": micros(measured.instantiation),

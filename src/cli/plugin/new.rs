@@ -22,14 +22,14 @@ pub struct Options {
     /// The language.
     #[arg(long)]
     lang: Language,
-    /// Where the folder is made.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    within: PathBuf,
+    /// Where the folder is made [default: here]
+    #[arg(long, value_name = "DIR")]
+    within: Option<PathBuf>,
 }
 
 /// Writes the folder.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let folder = options.within.join(&options.name);
+    let folder = options.within.clone().unwrap_or_default().join(&options.name);
     let is_empty = match std::fs::read_dir(&folder) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,

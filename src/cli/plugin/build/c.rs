@@ -10,6 +10,8 @@ use crate::cli::plugin::tools;
 
 /// The zig that is known to work.
 const ZIG_VERSION: &str = "0.16.0";
+/// How to get clang.
+const CLANG: &str = "`apt-get install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32`";
 /// Its stack would else be 16 MiB, which is all that a plugin gets.
 const STACK: &str = "-Wl,-z,stack-size=262144";
 
@@ -22,10 +24,12 @@ pub(super) fn build(job: &Job<'_>) -> Result<String, Error> {
         Some((clang, sysroot)) => {
             let mut command = Command::new(&clang);
             command.arg("--target=wasm32-wasi").arg(format!("--sysroot={}", sysroot.display()));
-            (command, format!("{} and wasi-libc", clang.display()))
+            (command, format!("{} and wasi-libc", clang.file_name().unwrap_or_default().display()))
         }
         None => {
-            let packages = job.tools.pip("ziglang", ZIG_VERSION, "410 MB")?;
+            let packages = job.tools.pip("ziglang", ZIG_VERSION, "410 MB").map_err(|error| {
+                Error::Failed(format!("there is no clang with wasi-libc ({CLANG}), so zig is wanted: {error}"))
+            })?;
             let mut command = Command::new(packages.join("ziglang/zig"));
             command.args(["cc", "-target", "wasm32-wasi"]);
             (command, format!("zig {ZIG_VERSION}"))
