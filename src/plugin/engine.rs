@@ -269,7 +269,10 @@ mod tests {
     fn what_a_compiling_engine_makes_is_what_the_sandbox_would_make() {
         let component = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/slack.wasm"));
         let compile = |engine: &Engine| engine.precompile_component(component).unwrap();
-        assert!(compile(&engine(2, Metering::Off).unwrap()) == compile(&compiling_engine().unwrap()), "the machine code differs");
+        assert!(
+            compile(&engine(2, Metering::Off).unwrap()) == compile(&compiling_engine().unwrap()),
+            "the machine code differs"
+        );
     }
 
     #[test]
