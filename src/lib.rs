@@ -34,13 +34,13 @@
 //! | `admin/` | probes, metrics, disabled endpoints | serves producers |
 //! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `gate.rs` who waits for an endpoint | holds work that the store does not hold too |
 //! | `filter/` | patterns, `where` | reads a clock or keeps state |
-//! | `plugin/` | wasmtime: load, cache, schedule, call | gives a guest anything but `host` |
+//! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
 //! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
 //! | `settle/` | one pure function | does anything |
 //! | `store/` | [`store::Store`], `embedded/`, `redis/`, the records' bytes | decides anything about an event |
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
-//! | `app.rs` | wiring; the only file that knows every stage | |
+//! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
 //! | `attempt.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
@@ -57,6 +57,22 @@
 //! * With Redis, due times are the server's: routers' clocks do not matter.
 //! * Queues, bodies, attempts, connections, plugin time and memory have limits. What can't start soon is parked in the schedule.
 //! * Deliberately absent: order per aggregate (partitions by aggregate keep it possible), exactly-once, WASI, redirects.
+//!
+//! # How the stores lay it out
+//!
+//! **Redis**, per partition, every key in one hash slot: `{bl:p}:events` (stream, one group), `{bl:p}:ids:<bucket>` (hashes: source and id →
+//! place, for the dedupe window and for looking up), `{bl:p}:due` (sorted set), `{bl:p}:d:…` (a delivery's record), `{bl:p}:dead`,
+//! `{bl:p}:outcomes` (streams; one entry holds a batch's outcomes), `{bl:p}:owner:<consumer>` (the fence). Every step is one script; appends and
+//! settlements of many events share a call. Where it differs from the obvious, and why:
+//!
+//! * A score with a half is claimed, a whole one waits: whether somebody holds a delivery needs no key of its own.
+//! * A settlement that is too large for one call writes its records ahead, with an expiry, and takes them up in the one call that settles.
+//! * What a process holds is found again by `XPENDING` and `XRANGE`, not by reading its history, which would transfer every body it holds.
+//! * One partition is the default for a single server: it does one thing at a time, and more partitions only make batches smaller.
+//!
+//! **Embedded**, SQLite: `event` rows are written once and never changed; `pending` rows are the backlog, so settling deletes a small
+//! row. Just accepted events are claimed from memory, older ones from disk. Ids are kept in memory and in write-once segments with a
+//! filter each, because a tree of random ids cost a page per event. One writer commits for everybody, one fsync a batch.
 //!
 //! # Walkthroughs
 //!
@@ -84,6 +100,10 @@
 //!
 //! **A plugin that loops.** Its call ends at the deadline as a failed attempt, recorded with its kind,
 //! and follows the schedule. Calls of one plugin take a share of the sandbox's threads, so others go on.
+//! After five faults in a row its breaker opens: deliveries are parked, and one probes now and then.
+//!
+//! **A reload.** The config is read, checked, its plugins loaded and every subscription's config validated; then one
+//! snapshot replaces the other. Events that are being walked end on the snapshot they began with.
 //!
 //! # Where to change what
 //!
