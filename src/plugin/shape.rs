@@ -133,7 +133,7 @@ mod tests {
             (format!("(component {})", many("(core module)", 65)), "modules: 65"),
             (
                 format!("(component (core module $m) {})", many("(core instance (instantiate $m))", core + 1)),
-                "instances of modules: 17",
+                "instances of modules: 65",
             ),
             (
                 format!("(component (component $c) {})", many("(instance (instantiate $c))", 33)),
