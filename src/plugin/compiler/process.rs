@@ -39,6 +39,8 @@ pub(super) const LIMITS: Limits = Limits {
 const THREADS: &str = "4";
 /// The allocator reserves address space in pieces of this size. Its own choice, 1 GiB, would be all that there is.
 const ARENA_KIBIBYTES: &str = "65536";
+/// How often a child that has closed its pipes is asked whether it has ended.
+const END_POLL: Duration = Duration::from_millis(1);
 /// How much of what the child says about its own failure is kept.
 const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
 /// What Rust's allocator says last.
@@ -121,9 +123,12 @@ fn talk(child: &mut Running, binary: &[u8], limits: &Limits, deadline: Instant) 
                 }
             }
         }
-        // Both pipes are closed, so its end is decided; or it is to be ended. The threads above end with the pipes.
+        // A program may close its pipes a moment before it ends, so an answer that is whole is waited out.
+        let ended = if timed_out || end.answer.is_err() { None } else { child.ended_by(deadline)? };
+        // The threads above end with the pipes.
         let status = child.end()?;
         spawned?;
+        timed_out |= ended.is_none() && end.answer.is_ok();
         end.status = (!timed_out).then_some(status);
         Ok(end)
     })
@@ -180,6 +185,17 @@ fn judge(end: End, limits: &Limits) -> Result<Vec<u8>, Refusal> {
 struct Running(Child);
 
 impl Running {
+    /// Its own end, where it comes by itself until `deadline`.
+    fn ended_by(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        loop {
+            let status = self.0.try_wait()?;
+            if status.is_some() || Instant::now() >= deadline {
+                return Ok(status);
+            }
+            thread::sleep(END_POLL);
+        }
+    }
+
     /// Kills the child where it has not ended, and gives its end. A child that has ended keeps the end that it had.
     fn end(&mut self) -> io::Result<ExitStatus> {
         let _ = self.0.kill();
@@ -215,6 +231,7 @@ mod tests {
     fn the_answer_is_the_machine_code() {
         assert_eq!(run("printf C; cat", &BOUNDS).unwrap(), b"component");
         assert_eq!(run("printf C; exec head -c 1000 /dev/zero", &BOUNDS).unwrap(), [0; 1000]);
+        assert_eq!(run("printf C; cat; exec >&- 2>&-; sleep 0.1", &BOUNDS).unwrap(), b"component");
     }
 
     #[test]
@@ -249,7 +266,7 @@ mod tests {
     fn a_compiler_that_hangs_is_killed_when_its_time_is_over() {
         let limits = Limits { wall: Duration::from_secs(1), ..BOUNDS };
         // One that says nothing, one that has answered but does not end, one that talks for ever.
-        for script in ["exec sleep 100", "printf C; exec sleep 100", "exec cat /dev/zero >&2"] {
+        for script in ["exec sleep 100", "printf C; exec sleep 100", "exec cat /dev/zero >&2", "exec >&- 2>&-; sleep 100"] {
             let started = Instant::now();
             let text = run(script, &limits).unwrap_err();
             assert!(text.contains("took longer than 1 s") && !text.contains("processor"), "{script}: {text}");
