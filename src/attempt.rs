@@ -1,5 +1,7 @@
 //! One try at a delivery, as it is recorded: when, how long, how it ended. Data only.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -20,6 +22,21 @@ pub struct Attempt {
     /// The first bytes of an answer that was no success; at most [`ANSWER_BYTES_MAX`]. Kept in the store, never logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// What it was made with; absent in records of before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<Provenance>>,
+}
+
+/// Which config and which plugins a step was made with, so that it can be told later what was sent and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Provenance {
+    /// The generation of the config, counted from 1 in each process.
+    pub generation: u64,
+    /// The plugins that ran, in order, each as its name, `@` and the first digits of its component's SHA-256.
+    /// None ran for a retry of bytes that are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
 }
 
 /// How much of a failed attempt's answer is kept, in bytes.

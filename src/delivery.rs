@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use crate::attempt::{ANSWER_BYTES_MAX, Attempt, AttemptResult, PluginFaultKind, SendErrorKind};
+pub use crate::attempt::{ANSWER_BYTES_MAX, Attempt, AttemptResult, PluginFaultKind, Provenance, SendErrorKind};
 use crate::clock::Timestamp;
 use crate::event::{Event, Position};
 
@@ -166,6 +166,11 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
     },
+    /// It was given up, and an operator has thrown it away. Final.
+    Discarded {
+        /// The operator's reason.
+        reason: String,
+    },
 }
 
 impl Outcome {
@@ -182,6 +187,7 @@ impl Outcome {
             Self::Filtered { .. } => "filtered",
             Self::Dropped { .. } => "dropped",
             Self::DeadLetter { .. } => "dead-letter",
+            Self::Discarded { .. } => "discarded",
         }
     }
 }
@@ -200,6 +206,8 @@ pub enum Waiting {
     Breaker,
     /// Its first attempt takes long and goes on without its event.
     Detached,
+    /// An operator has asked for it again.
+    Replay,
 }
 
 /// Why a delivery was given up.
@@ -251,6 +259,9 @@ pub struct OutcomeRecord {
     /// What plugins did that was not applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<PluginNote>,
+    /// What it was decided with, where no attempt says so: plugins ran, and nothing was to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<Provenance>>,
     /// When it was decided, by the router's clock.
     pub at: Timestamp,
 }
@@ -323,8 +334,10 @@ mod tests {
                 duration_ms: 3,
                 result: AttemptResult::Answered { status: 410, retry_after_ms: None },
                 answer: Some("gone".into()),
+                by: Some(Arc::new(Provenance { generation: 3, plugins: vec!["slack@0123456789ab".into()] })),
             }],
             notes: vec![PluginNote { plugin: "slack".into(), kind: NoteKind::Shadow, detail: "pass".into() }],
+            by: None,
             at: Timestamp::from_millis(10),
         };
         let json = serde_json::to_string(&record).unwrap();
@@ -332,5 +345,19 @@ mod tests {
         let unmatched = OutcomeRecord { subscription: None, outcome: None, attempts: vec![], ..record };
         let json = serde_json::to_string(&unmatched).unwrap();
         assert_eq!(serde_json::from_str::<OutcomeRecord>(&json).unwrap(), unmatched);
+    }
+
+    #[test]
+    fn records_of_before_provenance_are_read_and_provenance_takes_few_bytes() {
+        let old = r#"{"eventId":"evt_019abcde0123456789abcdef01234567","position":{"partition":0,"major":1764066000000,"minor":0},"subscription":"warehouse","outcome":"delivered","attempts":[{"number":1,"at":1764066000100,"durationMs":3,"result":"answered","status":200}],"at":1764066000200}"#;
+        let mut record: OutcomeRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((record.attempts[0].by.as_ref(), record.by.as_ref()), (None, None));
+        let bytes = |record: &OutcomeRecord| serde_json::to_string(record).unwrap().len();
+        assert_eq!(bytes(&record), old.len());
+        record.attempts[0].by = Some(Arc::new(Provenance { generation: 3, plugins: vec![] }));
+        assert_eq!(bytes(&record) - old.len(), 22);
+        record.attempts[0].by =
+            Some(Arc::new(Provenance { generation: 3, plugins: vec!["slack@0123456789ab".into()] }));
+        assert_eq!(bytes(&record) - old.len(), 22 + 33);
     }
 }

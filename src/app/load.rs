@@ -64,6 +64,7 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
                 chain: (!links.is_empty()).then(|| Arc::new(Chain::new(links))),
                 endpoint: Arc::clone(endpoint),
                 plugin_row: Row::default(),
+                by: Arc::default(),
             });
         }
     }

@@ -12,7 +12,7 @@ use super::snapshot::{Consumer, EndpointState};
 use crate::clock::Timestamp;
 use crate::delivery::{
     Attempt, AttemptResult, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord,
-    PluginNote, Request, Waiting, Work,
+    PluginNote, Provenance, Request, Waiting, Work,
 };
 use crate::endpoint::BodyFormat;
 use crate::event::Event;
@@ -59,6 +59,8 @@ pub(super) struct Conclusion {
     pub attempts: Vec<Attempt>,
     /// What plugins did in this step that was not applied.
     pub notes: Vec<PluginNote>,
+    /// What it was concluded with, where no attempt of this step says so.
+    pub by: Option<Arc<Provenance>>,
     pub rest: Rest,
 }
 
@@ -79,6 +81,7 @@ impl Duty {
         outcome: Outcome,
         attempts: Vec<Attempt>,
         notes: Vec<PluginNote>,
+        by: Option<Arc<Provenance>>,
         at: Timestamp,
     ) -> OutcomeRecord {
         OutcomeRecord {
@@ -88,6 +91,7 @@ impl Duty {
             outcome: Some(outcome),
             attempts,
             notes,
+            by,
             at,
         }
     }
@@ -181,14 +185,25 @@ pub(super) async fn advance(
     progress: Option<&Progress>,
 ) -> Option<Conclusion> {
     let number = attempts.last().map_or(1, |last| last.number + 1);
-    let (prepared, notes) = match work {
-        Work::Send(request) => (Prepared::Request(request), vec![]),
-        Work::Run(event) => run_plugins(context, duty, event, number).await,
+    let (prepared, notes, by) = match work {
+        Work::Send(request) => {
+            let by = Provenance { generation: duty.consumer.by.generation, plugins: vec![] };
+            (Prepared::Request(request), vec![], Arc::new(by))
+        }
+        Work::Run(event) => {
+            let (prepared, notes) = run_plugins(context, duty, event, number).await;
+            (prepared, notes, Arc::clone(&duty.consumer.by))
+        }
     };
     let request = match prepared {
         Prepared::Request(request) => request,
-        Prepared::Concluded(outcome, rest) => return Some(Conclusion { outcome, attempts, notes, rest }),
+        Prepared::Concluded(outcome, rest) => {
+            // What only waits was not run yet.
+            let by = (!matches!(rest, Rest::Waits(..))).then_some(by);
+            return Some(Conclusion { outcome, attempts, notes, by, rest });
+        }
         Prepared::Failed(event, attempt) => {
+            let attempt = Attempt { by: Some(by), ..attempt };
             log_attempt(duty, &attempt);
             return Some(conclude(context, duty, attempts, attempt, notes, Work::Run(event)).await);
         }
@@ -199,7 +214,7 @@ pub(super) async fn advance(
     let endpoint = &duty.consumer.endpoint;
     let parked = |attempts, notes, after, why| {
         let (outcome, rest) = waits(context, Work::Send(Arc::clone(&request)), after, why);
-        Some(Conclusion { outcome, attempts, notes, rest })
+        Some(Conclusion { outcome, attempts, notes, by: None, rest })
     };
     if endpoint.is_disabled() {
         return parked(attempts, notes, with_jitter(DISABLED_PARK), Waiting::Disabled);
@@ -218,6 +233,7 @@ pub(super) async fn advance(
     let attempt =
         context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
     drop(turn);
+    let attempt = Attempt { by: Some(by), ..attempt };
     log_attempt(duty, &attempt);
     Some(conclude(context, duty, attempts, attempt, notes, Work::Send(request)).await)
 }
@@ -260,7 +276,7 @@ async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: 
             let result = AttemptResult::PluginFailed { plugin: plugin.to_string(), error: kind, detail, retryable };
             let duration = context.clock.now().since(at);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            Prepared::Failed(event, Attempt { number, at, duration_ms, result, answer: None })
+            Prepared::Failed(event, Attempt { number, at, duration_ms, result, answer: None, by: None })
         }
     };
     (prepared, notes)
@@ -285,18 +301,18 @@ async fn conclude(
     match decision {
         Decision::Delivered => {
             context.metrics.delivered(now.since(duty.event.accepted_at));
-            Conclusion { outcome: Outcome::Delivered, attempts, notes, rest: Rest::Ended }
+            Conclusion { outcome: Outcome::Delivered, attempts, notes, by: None, rest: Rest::Ended }
         }
         Decision::Retry { after } => {
             let outcome = Outcome::Scheduled { next: now.plus(after), why: Waiting::Retry };
-            Conclusion { outcome, attempts, notes, rest: Rest::Waits(work, after) }
+            Conclusion { outcome, attempts, notes, by: None, rest: Rest::Waits(work, after) }
         }
         Decision::GiveUp { reason, detail, disable_endpoint } => {
             if disable_endpoint {
                 disable(context, &duty.consumer.endpoint, &detail).await;
             }
             let outcome = Outcome::DeadLetter { reason, detail: detail.clone() };
-            Conclusion { outcome, attempts, notes, rest: Rest::Dead(work, reason, detail) }
+            Conclusion { outcome, attempts, notes, by: None, rest: Rest::Dead(work, reason, detail) }
         }
     }
 }

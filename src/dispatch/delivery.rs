@@ -28,7 +28,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: Owne
 
 /// Writes what a step came to.
 pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim, conclusion: Conclusion) {
-    let Conclusion { outcome, attempts, notes, rest } = conclusion;
+    let Conclusion { outcome, attempts, notes, by, rest } = conclusion;
     let at = context.clock.now();
     let next = match rest {
         Rest::Ended => NextState::Ended,
@@ -43,7 +43,7 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
     if is_news {
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
     }
-    let outcome = is_news.then(|| duty.record(outcome, attempts, notes, at));
+    let outcome = is_news.then(|| duty.record(outcome, attempts, notes, by, at));
     write(context, DeliverySettlement { claim, outcome, next }).await;
 }
 
@@ -63,6 +63,7 @@ async fn bury_orphan(context: &Context, claim: DeliveryClaim) {
         outcome: Some(Outcome::DeadLetter { reason, detail: detail.clone() }),
         attempts: delivery.attempts.clone(),
         notes: vec![],
+        by: None,
         at,
     };
     let next = NextState::Dead(DeadLetter { delivery, reason, detail, at });

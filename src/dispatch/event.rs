@@ -46,7 +46,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
             Some(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
                 context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
-                end.outcomes.push(duty.record(outcome, vec![], vec![], end.at));
+                end.outcomes.push(duty.record(outcome, vec![], vec![], None, end.at));
             }
             None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
         }
@@ -151,6 +151,7 @@ fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
         outcome: None,
         attempts: vec![],
         notes: vec![],
+        by: None,
         at,
     }
 }
@@ -165,7 +166,7 @@ struct EventEnd {
 
 impl EventEnd {
     fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
-        let Conclusion { outcome, attempts, notes, rest } = conclusion;
+        let Conclusion { outcome, attempts, notes, by, rest } = conclusion;
         self.at = context.clock.now();
         match rest {
             Rest::Ended => {}
@@ -178,7 +179,7 @@ impl EventEnd {
             }
         }
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
-        self.outcomes.push(duty.record(outcome, attempts, notes, self.at));
+        self.outcomes.push(duty.record(outcome, attempts, notes, by, self.at));
     }
 
     /// Parks what has not begun and detaches what is on the wire; returns the numbers of the latter, in the order of their claims.
@@ -189,14 +190,14 @@ impl EventEnd {
                 Taken::Parked(work) => {
                     let outcome = Outcome::Scheduled { next: self.at.plus(LATE_PARK), why: Waiting::Parked };
                     let rest = Rest::Waits(work, LATE_PARK);
-                    let conclusion = Conclusion { outcome, attempts: vec![], notes: vec![], rest };
+                    let conclusion = Conclusion { outcome, attempts: vec![], notes: vec![], by: None, rest };
                     self.add(context, duty, conclusion);
                 }
                 Taken::Detached(request) => {
                     let delivery = duty.delivery(vec![], Work::Send(request));
                     self.scheduled.push(ScheduledDelivery { delivery, hold: Hold::Claimed });
                     let outcome = Outcome::Scheduled { next: self.at, why: Waiting::Detached };
-                    self.outcomes.push(duty.record(outcome, vec![], vec![], self.at));
+                    self.outcomes.push(duty.record(outcome, vec![], vec![], None, self.at));
                     detached.push(number);
                 }
             }

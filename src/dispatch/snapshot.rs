@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::gate::{Gate, Row};
+use crate::delivery::Provenance;
 use crate::endpoint::Endpoint;
 use crate::filter::RouteTable;
 use crate::plugin::Chain;
@@ -33,6 +34,8 @@ pub struct Consumer {
     pub endpoint: Arc<EndpointState>,
     /// Where deliveries wait whose plugins could not run.
     pub plugin_row: Row,
+    /// What its steps are made with; [`Snapshot::new`] fills it in.
+    pub by: Arc<Provenance>,
 }
 
 /// An endpoint and what the router knows of it. It outlives a reload that leaves the endpoint as it was.
@@ -87,8 +90,12 @@ impl EndpointState {
 impl Snapshot {
     /// Puts a generation together. `consumers` has one entry for each subscription of `routes`.
     pub fn new(generation: u64, routes: RouteTable, consumers: Vec<Consumer>) -> Self {
-        let consumers: HashMap<_, _> =
-            consumers.into_iter().map(|c| (Arc::clone(&c.subscription.name), Arc::new(c))).collect();
+        let with_provenance = |consumer: Consumer| {
+            let plugins = consumer.chain.as_ref().map(|chain| chain.labels()).unwrap_or_default();
+            let consumer = Consumer { by: Arc::new(Provenance { generation, plugins }), ..consumer };
+            (Arc::clone(&consumer.subscription.name), Arc::new(consumer))
+        };
+        let consumers: HashMap<_, _> = consumers.into_iter().map(with_provenance).collect();
         let endpoints = consumers
             .values()
             .map(|consumer| (Arc::clone(&consumer.endpoint.endpoint.name), Arc::clone(&consumer.endpoint)))

@@ -27,6 +27,9 @@ use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::route::{OnError, PluginMode, PluginUse};
 
+/// How many digits of a component's SHA-256 an outcome keeps: enough to tell any two plugins of an operator apart.
+const LABEL_DIGITS: usize = 12;
+
 /// A plugin that was loaded and may be called.
 pub struct Plugin {
     pub(super) name: Arc<str>,
@@ -123,6 +126,12 @@ impl Chain {
     /// Whether there is no plugin in it.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
+    }
+
+    /// Each plugin's name, `@`, and the first digits of its component's SHA-256: what outcomes keep of a run.
+    pub fn labels(&self) -> Vec<String> {
+        let label = |link: &Link| format!("{}@{}", link.plugin.name, &link.plugin.sha256()[..LABEL_DIGITS]);
+        self.links.iter().map(label).collect()
     }
 }
 

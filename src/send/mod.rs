@@ -196,7 +196,14 @@ impl Sender {
         drop(in_flight);
         let took = started.elapsed();
         self.metrics.attempt(&endpoint.name, result_name(&result), took);
-        Attempt { number, at, duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), result, answer }
+        Attempt {
+            number,
+            at,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            result,
+            answer,
+            by: None,
+        }
     }
 
     /// Sends the request and reads the answer.

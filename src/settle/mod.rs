@@ -89,7 +89,7 @@ mod tests {
     use crate::delivery::{PluginFaultKind, SendErrorKind};
 
     fn attempt(number: u32, result: AttemptResult) -> Attempt {
-        Attempt { number, at: Timestamp::from_millis(0), duration_ms: 1, result, answer: None }
+        Attempt { number, at: Timestamp::from_millis(0), duration_ms: 1, result, answer: None, by: None }
     }
 
     fn answered(status: u16, retry_after_secs: Option<u64>) -> AttemptResult {

@@ -238,6 +238,7 @@ mod tests {
                     retryable: true,
                 },
                 answer: None,
+                by: None,
             }],
             work,
         }

@@ -41,7 +41,7 @@ impl Transport for Script {
         let mut requests = self.requests.lock().unwrap();
         let result = self.answers[requests.len().min(self.answers.len() - 1)].clone();
         requests.push((at, number, delivery.clone(), request.body.clone()));
-        Attempt { number, at, duration_ms: 1, result, answer: None }
+        Attempt { number, at, duration_ms: 1, result, answer: None, by: None }
     }
 }
 
@@ -84,7 +84,7 @@ async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, 
     }])
     .unwrap();
     let endpoint = EndpointState::new(endpoint);
-    let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default() };
+    let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() };
     let snapshot = Snapshot::new(1, routes, vec![consumer]);
     let script = Arc::new(Script { clock, answers, requests: Mutex::default() });
     let metrics = Metrics::default();

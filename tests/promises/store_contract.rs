@@ -189,6 +189,7 @@ pub fn failed_attempt(number: u32) -> Attempt {
         duration_ms: 3,
         result: AttemptResult::Answered { status: 503, retry_after_ms: None },
         answer: Some("busy".to_owned()),
+        by: None,
     }
 }
 
@@ -212,6 +213,7 @@ pub fn delivery(claim: &EventClaim, subscription: &str) -> Delivery {
 pub fn outcome_of(delivery: &Delivery, outcome: Outcome) -> OutcomeRecord {
     OutcomeRecord {
         notes: vec![],
+        by: None,
         event_id: delivery.event.id.clone(),
         position: delivery.event.position,
         subscription: Some(Arc::clone(&delivery.subscription)),

@@ -100,7 +100,7 @@ impl Table {
             Outcome::Delivered => 32,
             Outcome::Scheduled { .. } => 33,
             Outcome::Filtered { .. } | Outcome::Dropped { .. } => 36,
-            Outcome::DeadLetter { .. } => 31,
+            Outcome::DeadLetter { .. } | Outcome::Discarded { .. } => 31,
         };
         let word = format!("{:<12}", outcome.as_str());
         if self.in_colour { format!("\x1b[{colour}m{word}\x1b[0m") } else { word }
@@ -148,7 +148,8 @@ fn describe(record: &OutcomeRecord, outcome: &Outcome) -> String {
         Outcome::Scheduled { why: Waiting::Breaker, .. } => "waits: a plugin of it keeps breaking".to_owned(),
         Outcome::Scheduled { why: Waiting::Disabled, .. } => "waits: its endpoint is disabled".to_owned(),
         Outcome::Scheduled { why: Waiting::Detached, .. } => "its first attempt takes long; it goes on".to_owned(),
-        Outcome::Filtered { reason } => reason.clone(),
+        Outcome::Scheduled { why: Waiting::Replay, .. } => "replayed".to_owned(),
+        Outcome::Filtered { reason } | Outcome::Discarded { reason } => reason.clone(),
         Outcome::Dropped { plugin, reason } => format!("by plugin `{plugin}`: {reason}"),
         Outcome::DeadLetter { reason: DeadLetterReason::Exhausted, detail } => detail.clone(),
         Outcome::DeadLetter { reason, detail } => format!("{}: {detail}", reason.as_str()),

@@ -266,7 +266,9 @@ mod tests {
     fn a_compiler_that_hangs_is_killed_when_its_time_is_over() {
         let limits = Limits { wall: Duration::from_secs(1), ..BOUNDS };
         // One that says nothing, one that has answered but does not end, one that talks for ever.
-        for script in ["exec sleep 100", "printf C; exec sleep 100", "exec cat /dev/zero >&2", "exec >&- 2>&-; sleep 100"] {
+        for script in
+            ["exec sleep 100", "printf C; exec sleep 100", "exec cat /dev/zero >&2", "exec >&- 2>&-; sleep 100"]
+        {
             let started = Instant::now();
             let text = run(script, &limits).unwrap_err();
             assert!(text.contains("took longer than 1 s") && !text.contains("processor"), "{script}: {text}");

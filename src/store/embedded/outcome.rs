@@ -55,6 +55,7 @@ mod tests {
         let records: Vec<_> = (0..5_u64)
             .map(|n| OutcomeRecord {
                 notes: vec![],
+                by: None,
                 event_id: format!("evt_{n}"),
                 position: Position { partition: 0, major: n, minor: 0 },
                 subscription: Some("line\nbreak".into()),
