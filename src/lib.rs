@@ -102,8 +102,8 @@
 //! and follows the schedule. Calls of one plugin take a share of the sandbox's threads, so others go on.
 //! After five faults in a row its breaker opens: deliveries are parked, and one probes now and then.
 //!
-//! **A reload.** The config is read, checked, its plugins loaded and every subscription's config validated; then one
-//! snapshot replaces the other. Events that are being walked end on the snapshot they began with.
+//! **A reload.** The config is read, checked, its plugins loaded, every subscription's config validated and every plugin's fixtures run;
+//! then one snapshot replaces the other. Events that are being walked end on the snapshot they began with.
 //!
 //! # Where to change what
 //!

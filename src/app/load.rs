@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use super::Error;
-use crate::config::Config;
+use crate::config::{Config, PluginFixtures};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{RouteFault, RouteTable};
 use crate::plugin::{Chain, Plugin, PluginHost};
@@ -31,6 +31,13 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
     for spec in &config.plugins {
         match host.load(spec).await {
             Ok(plugin) => {
+                if let Err(error) = host.rehearse(&plugin, spec).await {
+                    let key = match &spec.fixtures {
+                        PluginFixtures::Folder(_) => "fixtures",
+                        PluginFixtures::Beside | PluginFixtures::Off => "path",
+                    };
+                    faults.add(&format!("plugins.{}.{key}", spec.name), &error);
+                }
                 plugins.insert(Arc::clone(&spec.name), plugin);
             }
             Err(error) => faults.add(&format!("plugins.{}.path", spec.name), &error),

@@ -4,7 +4,6 @@
 mod bench; // How long calls take.
 mod build; // From sources to a component.
 mod diff; // What differs, line by line.
-mod fixture; // An event, a config, and what must come of them.
 mod inspect; // What a file is, and whether a router would take it.
 mod language; // The languages, and which one a folder is written in.
 mod new; // A folder to begin with.
@@ -45,8 +44,6 @@ pub fn run(command: &Command) -> Result<(), Error> {
 
 /// The file that `build` writes and the others look for.
 const COMPONENT: &str = "plugin.wasm";
-/// Where a plugin's fixtures are.
-const FIXTURES: &str = "fixtures";
 
 /// JSON on standard output.
 fn print_json(value: &serde_json::Value) {

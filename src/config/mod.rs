@@ -201,10 +201,24 @@ pub struct PluginSpec {
     pub path: PathBuf,
     /// `sha256`: hex digest that the file must have, if given.
     pub sha256: Option<String>,
+    /// `fixtures`: what must hold before the plugin is used.
+    pub fixtures: PluginFixtures,
     /// `deadline`, default 50 ms: the bound on one call. 1 ms to 10 s.
     pub deadline: Duration,
     /// `memory_bytes_max`, default 16 MiB: the bound on a call's linear memory. 64 KiB to 256 MiB.
     pub memory_bytes_max: usize,
     /// `output_bytes_max`, default 1 MiB: the bound on what a call returns.
     pub output_bytes_max: usize,
+}
+
+/// Where the fixtures are that a plugin must meet before it is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PluginFixtures {
+    /// Nothing is said: where `branchline plugin test` finds them; a plugin may have none.
+    #[default]
+    Beside,
+    /// `fixtures = "PATH"`: this folder; a relative path is relative to the config file.
+    Folder(PathBuf),
+    /// `fixtures = ""`: none are run.
+    Off,
 }

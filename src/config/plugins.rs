@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PluginSpec;
 use super::reader::{Entry, Table};
 use super::values::{self, KIB, MIB, MILLISECOND, seconds};
+use super::{PluginFixtures, PluginSpec};
 
 /// The bounds of a plugin whose table says nothing of them.
 const DEADLINE: Duration = Duration::from_millis(50);
@@ -21,6 +21,7 @@ impl PluginSpec {
             name: name.into(),
             path,
             sha256: None,
+            fixtures: PluginFixtures::Beside,
             deadline: DEADLINE,
             memory_bytes_max: MEMORY_BYTES_MAX,
             output_bytes_max: OUTPUT_BYTES_MAX,
@@ -45,9 +46,14 @@ fn plugin(name: Arc<str>, entry: &Entry<'_>) -> Option<Arc<PluginSpec>> {
         Some(entry.reading.origins.folder(&entry.key).join(&*text))
     });
     let sha256 = table.find("sha256").and_then(|entry| entry.parse(values::sha256));
+    let fixtures = match table.find("fixtures").and_then(|entry| Some((entry.text()?, entry))) {
+        None => PluginFixtures::Beside,
+        Some((text, _)) if text.is_empty() => PluginFixtures::Off,
+        Some((text, entry)) => PluginFixtures::Folder(entry.reading.origins.folder(&entry.key).join(&*text)),
+    };
     let deadline = table.duration("deadline", DEADLINE, MILLISECOND..=seconds(10));
     let memory_bytes_max = table.bytes("memory_bytes_max", MEMORY_BYTES_MAX, 64 * KIB..=256 * MIB);
     let output_bytes_max = table.bytes("output_bytes_max", OUTPUT_BYTES_MAX, 1..=64 * MIB);
     table.end();
-    Some(Arc::new(PluginSpec { name, path: path?, sha256, deadline, memory_bytes_max, output_bytes_max }))
+    Some(Arc::new(PluginSpec { name, path: path?, sha256, fixtures, deadline, memory_bytes_max, output_bytes_max }))
 }

@@ -105,6 +105,9 @@ pub enum Refusal {
         /// Its limit.
         limit: usize,
     },
+    /// It is no longer, or not yet, what its fixtures say.
+    #[error("{0}")]
+    Fixtures(String),
     /// There is more of it, or it is deeper nested, than any plugin that does its work.
     #[error("too large to be compiled safely: {what}: {found}, at most {most}")]
     Shape {

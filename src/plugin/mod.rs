@@ -10,6 +10,7 @@ mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
+pub mod fixture; // An event, a config, and what must come of them.
 mod host; // What the other stages see.
 mod imports; // What a plugin may ask of the host.
 mod inspect; // What a file says about itself; the last step of a build.
@@ -17,6 +18,7 @@ mod lanes; // Which plugin's work runs next.
 mod load; // From a file to a component that may be called.
 mod log; // What plugins log.
 mod measure; // How long calls take.
+pub mod rehearsal; // A plugin's fixtures, before it is used.
 mod scheduler; // The threads.
 mod shape; // What is too large to be compiled at all.
 mod text; // Texts that a plugin wrote, made fit to show.
@@ -26,6 +28,7 @@ pub use cache::CacheCounts;
 pub use call::Report;
 pub use compiler::{COMPILE_SUBCOMMAND, Compiler, compile_for_parent};
 pub use error::{Error, Refusal};
+pub use fixture::{Fixture, Given, Trial};
 pub use host::{Chain, ChainEnd, ChainRun, Link, Plugin, PluginHost};
 pub use inspect::{Inspection, componentize, inspect};
 pub use log::{LogLevel, LogLine};

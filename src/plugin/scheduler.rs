@@ -54,6 +54,8 @@ pub(super) struct ChainJob {
 /// The queues, and the threads that empty them.
 pub(super) struct Scheduler {
     state: Mutex<State>,
+    /// The lane of what is no delivery: what a new version does when it is checked is not held against the one in use.
+    checks: LaneId,
     wake: Condvar,
     ticker: Arc<Ticker>,
     metrics: Metrics,
@@ -69,8 +71,10 @@ struct State {
 impl Scheduler {
     /// Starts the threads.
     pub(super) fn start(threads: usize, ticker: Arc<Ticker>, metrics: Metrics) -> Result<Arc<Self>, Error> {
-        let state = State { lanes: Lanes::new(threads), names: Vec::new(), idle_threads: 0, stopped: false };
-        let scheduler = Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), ticker, metrics });
+        let mut lanes = Lanes::new(threads);
+        let checks = lanes.add_lane(Instant::now());
+        let state = State { lanes, names: Vec::new(), idle_threads: 0, stopped: false };
+        let scheduler = Arc::new(Self { state: Mutex::new(state), checks, wake: Condvar::new(), ticker, metrics });
         for number in 0..threads {
             let worker = Arc::clone(&scheduler);
             let spawned =
@@ -112,7 +116,6 @@ impl Scheduler {
     /// Puts a job into its plugin's queue. Where the plugin is over its share the job is dropped, which its caller sees.
     pub(super) fn push(&self, job: Job) {
         let now = Instant::now();
-        let lane = job.plugin().lane;
         let mut state = self.state();
         if state.stopped {
             return;
@@ -120,10 +123,10 @@ impl Scheduler {
         let refused = match job {
             // A caller waits for each of these, one at a time, and has nothing to park.
             job @ (Job::Once { .. } | Job::Config { .. }) => {
-                state.lanes.push_first(lane, job, now);
+                state.lanes.push_first(self.checks, job, now);
                 None
             }
-            job @ Job::Chain(_) => state.lanes.push(lane, job, now).err(),
+            Job::Chain(job) => state.lanes.push(job.link().plugin.lane, Job::Chain(job), now).err(),
         };
         let wake = refused.is_none() && state.idle_threads > 0 && state.lanes.can_start(now);
         drop(state);
@@ -246,6 +249,11 @@ impl Scheduler {
             config: Arc::clone(&link.config),
         };
         let report = self.call(&link.plugin, subject, &job.event);
+        let word = match &report.verdict {
+            Ok(verdict) => verdict.as_str(),
+            Err(fault) => fault.kind.as_str(),
+        };
+        self.metrics.plugin_call(&name, word, report.duration);
         self.tell_breaker(&link, &report);
         if is_shadow {
             job.note(&name, NoteKind::Shadow, describe(&report.verdict));
@@ -299,13 +307,7 @@ impl Scheduler {
     /// One call, whose panic would be ours and ends nothing but the call.
     fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
         let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
-        let report = called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"));
-        let word = match &report.verdict {
-            Ok(verdict) => verdict.as_str(),
-            Err(fault) => fault.kind.as_str(),
-        };
-        self.metrics.plugin_call(&plugin.name, word, report.duration);
-        report
+        called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"))
     }
 }
 
@@ -327,15 +329,6 @@ enum Step {
     Ended,
     /// It ran, and the chain's next plugin is to follow.
     GoesOn(ChainJob),
-}
-
-impl Job {
-    fn plugin(&self) -> &Plugin {
-        match self {
-            Self::Chain(job) => &job.link().plugin,
-            Self::Once { plugin, .. } | Self::Config { plugin, .. } => plugin,
-        }
-    }
 }
 
 impl ChainJob {

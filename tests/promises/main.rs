@@ -11,6 +11,7 @@ mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod plugin_languages; // Plugins in every language, from nothing to a delivered message.
 mod plugin_tools; // What authors are told.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
+mod plugin_versions; // One version of a plugin in place of another.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_large; // The store in Redis: what is large, what is refused.
 mod redis_store; // The store in Redis: the contract.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use branchline::clock::Timestamp;
-use branchline::config::{PluginSpec, Sandbox};
+use branchline::config::{PluginFixtures, PluginSpec, Sandbox};
 use branchline::delivery::PluginFaultKind;
 use branchline::event::Event;
 use branchline::metrics::Metrics;
@@ -90,6 +90,7 @@ pub fn spec(name: &str, path: PathBuf) -> PluginSpec {
         name: name.into(),
         path,
         sha256: None,
+        fixtures: PluginFixtures::Off,
         deadline: Duration::from_secs(5),
         memory_bytes_max: 16 << 20,
         output_bytes_max: 1 << 20,

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fixture;
 use super::sandbox::{self, Counting, Limits, THREADS};
 use super::{COMPONENT, print_json, units};
 use crate::cli::{Error, runtime};
-use crate::plugin::{Fault, Load, Measurement, Spread};
+use crate::plugin::{Fault, Load, Measurement, Spread, fixture};
 
 /// What `branchline plugin bench` can be told.
 #[derive(clap::Args)]
@@ -36,7 +35,7 @@ pub struct Options {
 
 /// Measures.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let event = fixture::read_text(&options.event).and_then(|text| fixture::event(&text)).map_err(Error::Failed)?;
+    let event = fixture::read_event(&options.event).map_err(Error::Failed)?;
     let config = match &options.config {
         Some(path) => fixture::read_text(path).map_err(Error::Failed)?,
         None => "{}".to_owned(),

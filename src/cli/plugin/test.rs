@@ -8,17 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::diff::diff;
-use super::fixture::{Fixture, Given};
 use super::sandbox::{self, Counting, Limits};
-use super::{COMPONENT, FIXTURES, language, print_json, units};
+use super::{COMPONENT, language, print_json, units};
 use crate::cli::{Error, runtime};
 use crate::config::PluginSpec;
-use crate::delivery::PluginFaultKind;
-use crate::event::Event;
-use crate::plugin::{LogLine, Plugin, PluginHost, Report};
-
-/// How often a case is called whose call runs past its deadline.
-const TRIES: u32 = 3;
+use crate::plugin::{Fixture, Given, LogLine, Plugin, PluginHost, Trial, rehearsal};
 
 /// What `branchline plugin test` can be told.
 #[derive(clap::Args)]
@@ -125,26 +119,18 @@ fn locate(plugin: &Path, fixtures: Option<&Path>) -> Result<(PathBuf, PathBuf), 
             component.display()
         )));
     }
-    let folder = match fixtures {
-        Some(folder) => folder.to_owned(),
-        None if plugin.is_dir() => plugin.join(FIXTURES),
-        None => {
-            let named = component.with_extension("").join(FIXTURES);
-            if named.is_dir() { named } else { component.with_file_name(FIXTURES) }
-        }
-    };
+    let folder = fixtures.map(Path::to_owned).or_else(|| rehearsal::beside(&component)).ok_or_else(|| {
+        Error::Failed(format!(
+            "`{}` has no fixtures: they are in `fixtures` beside `{COMPONENT}`, in `NAME/fixtures` beside `NAME.wasm`, or where `--fixtures` says",
+            component.display()
+        ))
+    })?;
     Ok((component, folder))
 }
 
 fn fixtures(folder: &Path, filter: Option<&str>) -> Result<Vec<PathBuf>, Error> {
-    let entries = std::fs::read_dir(folder)
-        .map_err(|error| Error::Failed(format!("can't read the fixtures in `{}`: {error}", folder.display())))?;
-    let mut paths: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter(|path| filter.is_none_or(|part| name(path).contains(part)))
-        .collect();
-    paths.sort();
+    let mut paths = rehearsal::files(folder).map_err(Error::Failed)?;
+    paths.retain(|path| filter.is_none_or(|part| name(path).contains(part)));
     if paths.is_empty() {
         return Err(Error::Failed(format!("there are no such fixtures in `{}`", folder.display())));
     }
@@ -161,44 +147,18 @@ async fn case(host: &PluginHost, plugin: &Arc<Plugin>, path: &Path, update: bool
         Ok(fixture) => fixture,
         Err(why) => return Case { name, end: End::Failed(why), given: None, cost: None, log: Vec::new() },
     };
-    let (mut cost, mut log) = (None, Vec::new());
-    let given = match (plugin.validate_config(&fixture.config).await, &fixture.event) {
-        (Err(text), _) => Given::ConfigRefused(text),
-        (Ok(()), None) => Given::ConfigAccepted,
-        (Ok(()), Some(event)) => {
-            let report = call(host, plugin, &fixture.config, event).await;
-            cost = Some(Cost {
-                duration: report.duration,
-                memory_bytes: report.memory_bytes_peak,
-                instructions: report.instructions.unwrap_or(0),
-            });
-            log = report.log;
-            match report.verdict {
-                Ok(verdict) => Given::Verdict(verdict),
-                Err(fault) => Given::from_fault(fault),
-            }
-        }
-    };
+    let Trial { given, report } = fixture.run(host, plugin).await;
     let end = judge(&fixture, &given, update);
-    Case { name, end, given: Some(given), cost, log }
-}
-
-/// Calls the plugin. One that ran past its deadline is called again: on a busy machine that may not be its own doing, and
-/// the same event gives the same verdict.
-async fn call(host: &PluginHost, plugin: &Arc<Plugin>, config: &str, event: &Arc<Event>) -> Report {
-    let mut tries = 1;
-    loop {
-        let report = host.call_once(plugin, config, Arc::clone(event), "fixture").await;
-        let is_late = report.verdict.as_ref().is_err_and(|fault| fault.kind == PluginFaultKind::Deadline);
-        if !is_late || tries == TRIES {
-            return report;
-        }
-        tries += 1;
-    }
+    let cost = report.as_ref().map(|report| Cost {
+        duration: report.duration,
+        memory_bytes: report.memory_bytes_peak,
+        instructions: report.instructions.unwrap_or(0),
+    });
+    Case { name, end, given: Some(given), cost, log: report.map_or_else(Vec::new, |report| report.log) }
 }
 
 fn judge(fixture: &Fixture, given: &Given, update: bool) -> End {
-    if fixture.expected.as_ref().is_some_and(|expected| given.meets(expected)) {
+    if fixture.holds(given) {
         return End::Passed;
     }
     if update && given.can_be_expected() {

@@ -105,7 +105,7 @@ fn example_shows_every_key(text: &str) {
                 connections_per_address_max bodies_bytes_max backlog_events_max tokens url partitions retention \
                 dedupe_window allow_networks events_in_flight_max attempts_in_flight_max answer_bytes_max \
                 shutdown_grace threads cache level format path auth bearer secret timeout connect_timeout \
-                max_in_flight headers retry sha256 deadline memory_bytes_max output_bytes_max name sources events \
+                max_in_flight headers retry sha256 fixtures deadline memory_bytes_max output_bytes_max name sources events \
                 where subscriptions endpoint plugins use config mode on_error";
     for key in keys.split_whitespace() {
         let shown = text

@@ -207,6 +207,11 @@ impl Guest {
         ))
     }
 
+    /// The instructions of `handle`.
+    pub fn instructions(&self) -> &str {
+        &self.body
+    }
+
     /// Other instructions for `handle`.
     pub fn with_body(mut self, body: impl Into<String>) -> Self {
         self.body = body.into();

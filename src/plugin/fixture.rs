@@ -1,5 +1,5 @@
-//! A fixture: an event, a config, and what must come of them, in one JSON file. The format is told in `docs/plugins.md`;
-//! it is the one that the shipped plugins' fixtures have.
+//! A fixture: an event, a config, and what must come of them, in one JSON file. The format is told in `docs/plugins.md`.
+//! One runner for authors, for reloads and for the shipped plugins' own test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,36 +9,55 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::call::Report;
+use super::host::{Plugin, PluginHost};
+use super::verdict::{Fault, Verdict};
 use crate::clock::Timestamp;
 use crate::delivery::PluginFaultKind;
 use crate::event::Event;
-use crate::plugin::{Fault, Verdict};
 
 /// The largest fixture that is read.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+/// How often a case is called whose call runs past its deadline.
+const TRIES: u32 = 3;
 /// Keys that say what must come.
 const EXPECTATIONS: [&str; 3] = ["verdict", "error", "configError"];
 
 /// One case, read.
+#[derive(Debug)]
 pub struct Fixture {
+    /// Its file.
     pub path: PathBuf,
-    pub event: Option<Arc<Event>>,
+    event: Option<Arc<Event>>,
     /// JSON text, as it stands in the file.
-    pub config: String,
+    config: String,
     /// What must come, as `{"verdict": …}`, `{"error": …}` or `{"configError": …}`; none where the file has none yet.
     pub expected: Option<Value>,
     /// The file's keys in their order, for writing it again.
     entries: Vec<(String, Box<RawValue>)>,
 }
 
+/// A fixture, run.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What came.
+    pub given: Given,
+    /// The call, where there was one.
+    pub report: Option<Report>,
+}
+
 /// What came.
 #[derive(Clone, Debug)]
 pub enum Given {
+    /// The plugin decided.
     Verdict(Verdict),
     /// The plugin said that it failed.
     Error {
+        /// Its word for it.
         code: String,
+        /// Its sentence.
         message: String,
+        /// Whether a later attempt may succeed.
         retryable: bool,
     },
     /// The config was refused.
@@ -47,7 +66,9 @@ pub enum Given {
     ConfigAccepted,
     /// The call failed otherwise.
     Failed {
+        /// How.
         kind: PluginFaultKind,
+        /// A sentence for people.
         detail: String,
     },
 }
@@ -79,6 +100,54 @@ impl Fixture {
         Ok(Self { path: path.to_owned(), event, config, expected, entries })
     }
 
+    /// The file's name without its extension.
+    pub fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Asks the plugin about the config, and calls it if it accepts. A call that runs past its deadline is made again: on a
+    /// busy machine that may not be the plugin's doing, and the same event gives the same verdict.
+    pub async fn run(&self, host: &PluginHost, plugin: &Arc<Plugin>) -> Trial {
+        let given = |given| Trial { given, report: None };
+        if let Err(text) = plugin.validate_config(&self.config).await {
+            return given(Given::ConfigRefused(text));
+        }
+        let Some(event) = &self.event else { return given(Given::ConfigAccepted) };
+        let mut tries = 1;
+        loop {
+            let report = host.call_once(plugin, &self.config, Arc::clone(event), "fixture").await;
+            let is_late = report.verdict.as_ref().is_err_and(|fault| fault.kind == PluginFaultKind::Deadline);
+            if is_late && tries < TRIES {
+                tries += 1;
+                continue;
+            }
+            let given = match &report.verdict {
+                Ok(verdict) => Given::Verdict(verdict.clone()),
+                Err(fault) => Given::from_fault(fault.clone()),
+            };
+            return Trial { given, report: Some(report) };
+        }
+    }
+
+    /// In one word, as [`Given::word`], what must come; none where the file does not say.
+    pub fn expects(&self) -> Option<&str> {
+        let (key, value) = self.expected.as_ref()?.as_object()?.iter().next()?;
+        Some(match (key.as_str(), value) {
+            ("configError", _) => "config refused",
+            ("verdict", Value::String(word)) => word,
+            ("verdict", Value::Object(verdict)) => match verdict.keys().next().map(String::as_str) {
+                Some("deadLetter") => "dead-letter",
+                other => other.unwrap_or("verdict"),
+            },
+            _ => key,
+        })
+    }
+
+    /// Whether what came is what must come.
+    pub fn holds(&self, given: &Given) -> bool {
+        self.expected.as_ref().is_some_and(|expected| given.meets(expected))
+    }
+
     /// The file with what came as what must come.
     pub fn updated(&self, given: &Given) -> String {
         let mut members: Vec<(String, String)> = self
@@ -100,7 +169,7 @@ impl Fixture {
 
 impl Given {
     /// From a call that gave no verdict.
-    pub fn from_fault(fault: Fault) -> Self {
+    fn from_fault(fault: Fault) -> Self {
         if fault.kind != PluginFaultKind::Error {
             return Self::Failed { kind: fault.kind, detail: fault.detail };
         }
@@ -124,8 +193,8 @@ impl Given {
         }
     }
 
-    /// Whether it is what must come. Of a refused config a part of the text is enough.
-    pub fn meets(&self, expected: &Value) -> bool {
+    /// Of a refused config a part of the text is enough.
+    fn meets(&self, expected: &Value) -> bool {
         if let (Self::ConfigRefused(text), Some(part)) = (self, expected["configError"].as_str()) {
             return text.contains(part);
         }
@@ -162,8 +231,13 @@ pub fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("can't read `{shown}`: {error}"))
 }
 
+/// Reads a file with an envelope; see [`Fixture`] for what it may leave out.
+pub fn read_event(path: &Path) -> Result<Arc<Event>, String> {
+    read_text(path).and_then(|text| event(&text))
+}
+
 /// An envelope as an event. What a producer may leave out has fixed values, so that a case always gives the same.
-pub fn event(text: &str) -> Result<Arc<Event>, String> {
+fn event(text: &str) -> Result<Arc<Event>, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     struct Envelope<'a> {
