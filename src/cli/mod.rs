@@ -2,10 +2,14 @@
 
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod demo; // Everything on one machine, nothing to install.
+mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
+mod manual; // Completions and man pages.
 mod plugin; // From an empty folder to a plugin that a router runs.
+mod send; // Events from a file to a source.
 mod serve; // The router.
 mod signals; // SIGTERM and SIGINT.
+mod terminal; // Columns, colours, progress.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,11 +40,17 @@ enum Command {
     },
     /// See the whole job on this machine, with nothing installed: sample events, plugins, retries, a dead letter.
     Demo(demo::Options),
+    /// Send events to a source: a file or standard input.
+    Send(send::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
     /// Write plugins: make, build, inspect, test and measure them.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Print what a shell needs to complete commands and options.
+    Completions(manual::Completions),
+    /// Print the man page.
+    Man(manual::Man),
     /// Compile the component on the standard input: the router's own child, see `plugin::Compiler`.
     #[command(name = sandbox::COMPILE_SUBCOMMAND, hide = true)]
     CompilePlugin,
@@ -87,8 +97,14 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve { config } => serve::run(&config),
         Command::Demo(options) => demo::run(&options),
+        Command::Send(options) => send::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Plugin(command) => plugin::run(&command),
+        Command::Completions(options) => {
+            manual::completions(&options);
+            Ok(())
+        }
+        Command::Man(options) => manual::man(&options),
         Command::CompilePlugin => sandbox::compile_for_parent().map_err(Error::Failed),
     };
     match done {

@@ -16,10 +16,14 @@ const EXCEPTIONS: [(&str, &str); 2] = [
 ];
 
 /// Outside crates that only some modules may know.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 15] = [
+    ("anstream", &["src/cli"]),
+    ("anstyle", &["src/cli"]),
     ("cel", &["src/filter"]),
     ("clap", &["src/cli"]),
     ("figment", &["src/config"]),
+    ("hyper_rustls", &["src/cli"]),
+    ("indicatif", &["src/cli"]),
     ("prometheus_client", &["src/metrics.rs"]),
     ("redis", &["src/store/redis"]),
     ("rusqlite", &["src/store/embedded"]),

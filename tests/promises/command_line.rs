@@ -1,0 +1,4 @@
+//! What an operator can ask and do at the terminal, each command through the built program with real servers.
+
+mod manual; // Completions and man pages.
+mod send; // Events from a file to a source.

@@ -1,0 +1,49 @@
+//! The real program as an operator runs it: arguments in, exit code and texts out.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::router::KEY;
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The lines of standard output as JSON, one object each.
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}"))).collect()
+    }
+}
+
+/// Runs `branchline` with these arguments and this standard input, away from the test's own threads.
+pub async fn branchline(arguments: &[&str], input: &str) -> Ended {
+    let (arguments, input): (Vec<_>, _) = (arguments.iter().map(|a| (*a).to_owned()).collect(), input.to_owned());
+    let run = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_branchline"))
+            .args(&arguments)
+            .env("TEST_KEY", KEY)
+            .env("TEST_SECRET", super::SECRET)
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that ends early does not read all of it.
+        let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+        let output = child.wait_with_output().unwrap();
+        writing.join().unwrap();
+        Ended {
+            code: output.status.code().expect("it was not killed"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    });
+    run.await.unwrap()
+}
