@@ -1,9 +1,9 @@
 //! The wasmtime engine: one for all plugins, with everything off that a plugin does not need, a pool of memories,
 //! and the thread that makes deadlines hold.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -156,6 +156,7 @@ pub(super) struct Ticker {
     running: AtomicUsize,
     stopped: AtomicBool,
     thread: Thread,
+    at_each_tick: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Ticker {
@@ -175,6 +176,9 @@ impl Ticker {
                     thread::sleep(TICK);
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
+                    if let Some(action) = ticker.at_each_tick.get() {
+                        action();
+                    }
                 }
             })
             .map_err(Error::Thread)?;
@@ -182,9 +186,15 @@ impl Ticker {
             running: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             thread: handle.thread().clone(),
+            at_each_tick: OnceLock::new(),
         });
         sender.send(Arc::clone(&ticker)).map_err(|_| Error::Engine("the epoch thread ended".to_owned()))?;
         Ok(ticker)
+    }
+
+    /// Does this too at each tick. Whoever says so first is heard.
+    pub(super) fn at_each_tick(&self, action: impl Fn() + Send + Sync + 'static) {
+        let _ = self.at_each_tick.set(Box::new(action));
     }
 
     /// A call begins. It ends when the guard is dropped.

@@ -20,6 +20,8 @@ const HEAVY_SECONDS: f64 = 0.015;
 const IN_USE: Duration = Duration::from_secs(1);
 /// A queue holds what its plugin can do in this time. It is the time that an event may wait for its deliveries.
 const WAIT_MAX: Duration = Duration::from_millis(250);
+/// Threads that have less than this to do, each, get no help: another would be awake for a moment only.
+const BEHIND: Duration = Duration::from_micros(500);
 /// Jobs in a lane's queue, however fast its plugin is.
 const LANE_JOBS_MAX: usize = 4096;
 /// Jobs in all queues, but for one per thread and plugin.
@@ -145,9 +147,10 @@ impl<Job> Lanes<Job> {
         self.choose(now).is_some()
     }
 
-    /// Jobs that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting
+    /// Whether what waits is too much for so many threads, or may have to wait for a long call.
+    pub(super) fn is_behind(&self, threads: usize) -> bool {
+        let wait = self.lanes.iter().map(|lane| lane.waiting.len() as f64 * lane.mean_seconds).sum::<f64>();
+        self.heavy_running > 0 || wait > BEHIND.as_secs_f64() * threads as f64
     }
 
     /// Takes every waiting job out.
@@ -345,9 +348,9 @@ mod tests {
         let ids: Vec<_> = (0..10).map(|_| bench.lane(QUICK)).collect();
         let pushed: u32 = ids.iter().map(|id| bench.push(*id, 5000)).sum();
         assert_eq!(pushed as usize, JOBS_MAX + 6 * 2, "four are full, the others have one for each thread");
-        assert_eq!(bench.lanes.waiting(), pushed as usize);
+        assert_eq!(bench.lanes.waiting, pushed as usize);
         assert_eq!(bench.lanes.drain().len(), pushed as usize);
-        assert_eq!(bench.lanes.waiting(), 0);
+        assert_eq!(bench.lanes.waiting, 0);
     }
 
     #[test]
@@ -366,6 +369,25 @@ mod tests {
         }
         // The cheap one had caught up with the two milliseconds, and then they took turns in time, not in calls.
         assert!((seconds[0] - seconds[1]).abs() < 0.0045, "{seconds:?}");
+    }
+
+    #[test]
+    fn help_is_called_for_when_work_piles_up_or_a_call_may_be_long() {
+        let mut bench = Bench::new(4);
+        let quick = bench.lane(QUICK);
+        bench.push(quick, 25);
+        assert!(!bench.lanes.is_behind(1));
+        bench.push(quick, 1);
+        assert!(bench.lanes.is_behind(1), "26 calls of 20 µs");
+        assert!(!bench.lanes.is_behind(2));
+        let bad = bench.lane(DEADLINE);
+        bench.push(bad, 1);
+        let places = bench.start_all();
+        assert!(bench.lanes.is_behind(3), "one of them is of a heavy plugin");
+        for place in places {
+            bench.lanes.end(place, Some(QUICK), bench.now);
+        }
+        assert!(!bench.lanes.is_behind(1));
     }
 
     #[test]
@@ -404,7 +426,7 @@ mod tests {
             assert_eq!(bench.lanes.running, bench.lanes.lanes.iter().map(|lane| lane.running).sum::<usize>());
             assert_eq!(bench.lanes.heavy_running, places.iter().filter(|place| place.heavy).count());
             if places.is_empty() {
-                assert!(bench.lanes.waiting() == 0 || bench.lanes.can_start(bench.now), "work waits for nothing");
+                assert!(bench.lanes.waiting == 0 || bench.lanes.can_start(bench.now), "work waits for nothing");
             }
         }
     }

@@ -22,6 +22,7 @@ pub mod rehearsal; // A plugin's fixtures, before it is used.
 mod scheduler; // The threads.
 mod shape; // What is too large to be compiled at all.
 mod text; // Texts that a plugin wrote, made fit to show.
+mod threads; // How many of the threads are at work.
 mod verdict; // What a plugin returned, checked.
 
 pub use cache::CacheCounts;

@@ -15,6 +15,7 @@ use super::engine::Ticker;
 use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
+use super::threads::Threads;
 use super::verdict::{Fault, Verdict};
 use crate::delivery::{NoteKind, PluginFaultKind, PluginNote};
 use crate::event::Event;
@@ -23,8 +24,6 @@ use crate::route::{OnError, PluginMode};
 
 /// A job that waited longer is not run: its caller parks the work, and the queue gets short again.
 const WAITED_MAX: Duration = Duration::from_secs(1);
-/// How often a thread looks whether waiting work may start now because time has passed.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Stack of a thread: the guest's 512 KiB, and the host's beneath and above it.
 const STACK_BYTES: usize = 4 << 20;
 
@@ -64,7 +63,10 @@ pub(super) struct Scheduler {
 struct State {
     lanes: Lanes<Job>,
     names: Vec<(Arc<str>, LaneId)>,
-    idle_threads: usize,
+    threads: Threads,
+    /// Jobs that were started, and how many of them the last look saw.
+    started: u64,
+    seen: u64,
     stopped: bool,
 }
 
@@ -73,8 +75,15 @@ impl Scheduler {
     pub(super) fn start(threads: usize, ticker: Arc<Ticker>, metrics: Metrics) -> Result<Arc<Self>, Error> {
         let mut lanes = Lanes::new(threads);
         let checks = lanes.add_lane(Instant::now());
-        let state = State { lanes, names: Vec::new(), idle_threads: 0, stopped: false };
+        let state =
+            State { lanes, names: Vec::new(), threads: Threads::new(threads), started: 0, seen: 0, stopped: false };
         let scheduler = Arc::new(Self { state: Mutex::new(state), checks, wake: Condvar::new(), ticker, metrics });
+        let looks = Arc::downgrade(&scheduler);
+        scheduler.ticker.at_each_tick(move || {
+            if let Some(scheduler) = looks.upgrade() {
+                scheduler.look();
+            }
+        });
         for number in 0..threads {
             let worker = Arc::clone(&scheduler);
             let spawned =
@@ -128,11 +137,16 @@ impl Scheduler {
             }
             Job::Chain(job) => state.lanes.push(job.link().plugin.lane, Job::Chain(job), now).err(),
         };
-        let wake = refused.is_none() && state.idle_threads > 0 && state.lanes.can_start(now);
-        drop(state);
-        if wake {
-            self.wake.notify_one();
-        }
+        self.release(state, now);
+        drop(refused);
+    }
+
+    /// A tick has passed, and a call runs. Work may have waited for all of it behind a long call, or may start only now.
+    fn look(&self) {
+        let mut state = self.state();
+        let stuck = state.started == state.seen;
+        state.seen = state.started;
+        self.release_if(state, Instant::now(), |_| stuck);
     }
 
     /// What makes deadlines hold.
@@ -154,23 +168,29 @@ impl Scheduler {
             }
             let now = Instant::now();
             let Some((place, job)) = state.lanes.start_next(now) else {
-                state.idle_threads += 1;
-                state = if state.lanes.waiting() > 0 {
-                    self.wake.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0
-                } else {
-                    self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
-                };
-                state.idle_threads -= 1;
+                state.threads.sleeps();
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.threads.wakes();
                 continue;
             };
+            state.started += 1;
             self.release(state, now);
             state = self.run(place, job);
         }
     }
 
-    /// Gives the state back, and wakes a thread for what else may start.
+    /// Gives the state back, and wakes a thread where those that are awake have too much to do.
     fn release(&self, state: MutexGuard<'_, State>, now: Instant) {
-        let wake = state.idle_threads > 0 && state.lanes.can_start(now);
+        self.release_if(state, now, |state| state.lanes.is_behind(state.threads.awake()));
+    }
+
+    /// Gives the state back, and wakes a thread if none is awake or `needed` says so, and there is something that it may start.
+    fn release_if(&self, mut state: MutexGuard<'_, State>, now: Instant, needed: impl FnOnce(&State) -> bool) {
+        let may_help = state.threads.any_asleep() && (state.threads.awake() == 0 || needed(&state));
+        let wake = may_help && state.lanes.can_start(now);
+        if wake {
+            state.threads.is_called();
+        }
         drop(state);
         if wake {
             self.wake.notify_one();
@@ -195,6 +215,7 @@ impl Scheduler {
             match state.lanes.start_here(lane, now) {
                 Some(next) => {
                     (place, job) = (next, Job::Chain(rest));
+                    state.started += 1;
                     self.release(state, now);
                 }
                 None => {
