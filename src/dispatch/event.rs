@@ -130,12 +130,13 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
 
 /// The subscriptions whose routes fit the event. What may take long is kept away from the runtime's threads, two at a time.
 async fn matches(context: &Context, snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<Match> {
-    if !snapshot.routes.takes_long(event) {
-        return snapshot.routes.matches(event);
+    let candidates = snapshot.routes.candidates(event);
+    if !snapshot.routes.takes_long(&candidates, event) {
+        return snapshot.routes.matches_among(&candidates, event);
     }
     let _turn = context.long_matches.acquire().await;
     let (routes, subject) = (Arc::clone(snapshot), Arc::clone(event));
-    match tokio::task::spawn_blocking(move || routes.routes.matches(&subject)).await {
+    match tokio::task::spawn_blocking(move || routes.routes.matches_among(&candidates, &subject)).await {
         Ok(matches) => matches,
         // It panicked, and would again: better to match here and have it seen than to lose the event.
         Err(_) => snapshot.routes.matches(event),

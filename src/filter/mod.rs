@@ -56,6 +56,10 @@ pub enum RouteFault {
     Condition(#[from] ConditionError),
 }
 
+/// Routes of one table that may want an event: their numbers, ascending.
+#[derive(Debug)]
+pub struct Candidates(Vec<usize>);
+
 /// A subscription whose route's patterns and sources fit the event.
 #[derive(Clone, Debug)]
 pub struct Match {
@@ -95,13 +99,22 @@ impl RouteTable {
         if errors.is_empty() { Ok(table) } else { Err(errors) }
     }
 
+    /// The routes with a pattern that fits the event's type.
+    pub fn candidates(&self, event: &Event) -> Candidates {
+        Candidates(self.index.lookup(&event.event_type))
+    }
+
     /// The subscriptions whose route fits the event's type and source, in the order of the config.
     pub fn matches(&self, event: &Event) -> Vec<Match> {
-        let numbers = self.index.lookup(&event.event_type);
+        self.matches_among(&self.candidates(event), event)
+    }
+
+    /// The same, for who has asked for the event's candidates already.
+    pub fn matches_among(&self, candidates: &Candidates, event: &Event) -> Vec<Match> {
         let variables = Variables::of(event);
-        let mut matches = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            let route = &self.routes[number];
+        let mut matches = Vec::with_capacity(candidates.0.len());
+        for number in &candidates.0 {
+            let route = &self.routes[*number];
             if !route.sources.is_empty() && !route.sources.iter().any(|source| **source == *event.source) {
                 continue;
             }
@@ -117,9 +130,8 @@ impl RouteTable {
     }
 
     /// Whether matching the event may take long enough to hold others up.
-    pub fn takes_long(&self, event: &Event) -> bool {
-        let conditions = self.index.lookup(&event.event_type).into_iter();
-        let mut conditions = conditions.filter_map(|number| self.routes[number].condition.as_ref());
+    pub fn takes_long(&self, candidates: &Candidates, event: &Event) -> bool {
+        let mut conditions = candidates.0.iter().filter_map(|number| self.routes[*number].condition.as_ref());
         conditions.any(|condition| condition.takes_long(event.payload.len()))
     }
 }
