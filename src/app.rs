@@ -31,7 +31,7 @@ use crate::store::{self, Store};
 /// How often the store's figures are read: for `/metrics`, readiness and back-pressure.
 const STATS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the marks of disabled endpoints are read: another router may have set or lifted one.
+/// How often the marks on endpoints are read: another router may have set or lifted one.
 const MARKS_EVERY: Duration = Duration::from_secs(2);
 
 /// How often what is settled and old is removed.
@@ -91,6 +91,8 @@ impl Router {
         let admin = admin::Listener::bind(&config.admin).await?;
         // Last, so that nothing is claimed by a process that can't start.
         let store = open_store(config, clock).await?;
+        // Before the first attempt: what was paused stays paused.
+        snapshot.apply_marks(&store.endpoint_marks().await?);
         Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
     }
 
@@ -129,8 +131,15 @@ impl Router {
             Arc::new(accept::Intake::new(&config.ingest, &config.sources, Arc::clone(&store), metrics.clone(), clock));
         let accepting = tokio::spawn(ingest.serve(Arc::clone(&intake), accepting_stopped, grace));
 
-        let reloader =
-            Arc::new(Reloader::new(path, config, plugins, Arc::clone(&snapshot), Arc::clone(&intake), clock));
+        let reloader = Arc::new(Reloader::new(
+            path,
+            config,
+            plugins,
+            Arc::clone(&snapshot),
+            Arc::clone(&intake),
+            Arc::clone(&store),
+            clock,
+        ));
 
         let stop_administering = CancellationToken::new();
         let state = Arc::new(admin::State {
@@ -139,6 +148,7 @@ impl Router {
                 let intake = Arc::clone(&intake);
                 Box::new(move || intake.gate().closure().map(not_ready))
             },
+            clock,
             store: Arc::clone(&store),
             snapshot: Arc::clone(&snapshot),
             tokens: config.admin.tokens.clone(),
@@ -270,14 +280,12 @@ impl Router {
     }
 
     async fn read_marks(&self) -> Result<(), store::Error> {
-        let marks = self.store.disabled_endpoints().await?;
+        let marks = self.store.endpoint_marks().await?;
         let snapshot = self.snapshot.load_full();
-        for endpoint in snapshot.endpoints() {
-            let disabled = marks.iter().any(|m| *m.name == *endpoint.endpoint.name && m.target == endpoint.target);
-            if endpoint.set_disabled(disabled) && !disabled {
-                endpoint.enable();
-                self.dispatcher.schedule_changed();
-            }
+        for endpoint in snapshot.apply_marks(&marks) {
+            // Another router released it, and this one may have parked what was due since.
+            store::hasten_all(&*self.store, &snapshot.subscriptions_of(&endpoint)).await?;
+            self.dispatcher.schedule_changed();
         }
         Ok(())
     }

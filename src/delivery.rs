@@ -200,8 +200,12 @@ pub enum Waiting {
     Retry,
     /// It could not start soon: the endpoint or the plugin was at its limit.
     Parked,
+    /// The operator has paused its endpoint.
+    Paused,
     /// Its endpoint is disabled.
     Disabled,
+    /// Its endpoint keeps failing.
+    EndpointBreaker,
     /// A plugin of it keeps breaking.
     Breaker,
     /// Its first attempt takes long and goes on without its event.

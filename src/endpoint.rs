@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::rate::Rate;
 use crate::route::RetrySchedule;
 use crate::secret::Secret;
 
@@ -24,6 +25,10 @@ pub struct Endpoint {
     pub connect_timeout: Duration,
     /// How many attempts may be under way at once.
     pub max_in_flight: usize,
+    /// How many failed attempts in a row open its breaker; `None` for no breaker.
+    pub breaker: Option<u32>,
+    /// How many attempts may begin in so much time, by each router; `None` for as many as it takes.
+    pub rate: Option<Rate>,
     /// Headers that every request carries. Their values may be secrets and are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What the body is when no plugin made one.

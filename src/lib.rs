@@ -31,8 +31,8 @@
 //! | where | what | never |
 //! |---|---|---|
 //! | `accept/` | HTTP in → stored event | answers 2xx before the store did |
-//! | `admin/` | probes, metrics, disabled endpoints | serves producers |
-//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `gate.rs` who waits for an endpoint | holds work that the store does not hold too |
+//! | `admin/` | probes, metrics, holding and releasing endpoints | serves producers |
+//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts | holds work that the store does not hold too |
 //! | `filter/` | patterns, `where` | reads a clock or keeps state |
 //! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
 //! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
-//! | `attempt.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
+//! | `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -85,7 +85,8 @@
 //! **An endpoint that is down for an hour.** The first attempt fails; the settlement writes a delivery
 //! with the exact bytes, due in a minute. `claim_due` moves its score forward by a lease and gives it to
 //! `dispatch/delivery.rs`, which steps again; after 1m, 5m, 30m the endpoint is back and the delivery ends.
-//! An endpoint that hangs instead fills its gate; from then on deliveries are parked at once, and nobody else waits.
+//! An endpoint that hangs instead fills its gate; from then on deliveries are parked at once, and nobody else waits. After ten
+//! failures in a row its breaker opens: deliveries are parked without an attempt, in a row, and one probes now and then.
 //!
 //! **A router killed mid-attempt.** Its events are still pending under its consumer name, its deliveries
 //! under their lease. Another router, or the same one started again, takes both up: with Redis when the
@@ -108,7 +109,7 @@
 //! # Where to change what
 //!
 //! * A new outcome or reason: `delivery.rs`; the compiler shows every `match`.
-//! * When a retry comes: `settle/mod.rs`. Who waits for an endpoint: `dispatch/gate.rs`.
+//! * When a retry comes: `settle/mod.rs`. Who may go to an endpoint: `dispatch/passage.rs`, `dispatch/gate.rs`.
 //! * A config key: `config/`. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
 //! * What a record holds: `store/record.rs`; add keys, never change one; then walk old reader/new data and back.
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.
@@ -117,6 +118,7 @@ pub mod accept; // Authenticate the request, store the event, answer 202.
 pub mod admin; // The operator's door: health, metrics.
 pub mod app; // Wires it all; the only file that knows every stage.
 pub mod attempt; // Vocabulary: one try at a delivery.
+pub mod breaker; // Vocabulary: leaving alone what keeps failing.
 pub mod cli; // One file per command.
 pub mod clock; // Time, the one place that reads it.
 pub mod config; // Files and environment in, checked settings out.
@@ -127,6 +129,7 @@ pub mod event; // Vocabulary: what happened.
 pub mod filter; // Which subscriptions want the event.
 pub mod metrics; // Every metric's name, in one file.
 pub mod plugin; // The sandbox.
+pub mod rate; // Vocabulary: so many in so much time.
 pub mod route; // Vocabulary: which events go where.
 pub mod secret; // Vocabulary: values that are never printed.
 pub mod send; // One attempt.

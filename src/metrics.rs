@@ -92,6 +92,7 @@ pub struct Metrics {
     plugin_calls: Family<ByVerdict, Counter>,
     plugin_seconds: Family<ByPlugin, Histogram, Buckets>,
     plugin_breaker_open: Family<ByPlugin, Gauge>,
+    endpoint_breaker_open: Family<ByEndpoint, Gauge>,
     backlog: Gauge<u64, AtomicU64>,
     scheduled: Gauge<u64, AtomicU64>,
     overdue_seconds: Gauge<f64, AtomicU64>,
@@ -142,6 +143,12 @@ impl Default for Metrics {
             "1 while deliveries wait because the plugin keeps breaking",
             plugin_breaker_open.clone(),
         );
+        let endpoint_breaker_open = Family::default();
+        registry.register(
+            "endpoint_breaker_open",
+            "1 while deliveries wait because the endpoint keeps failing",
+            endpoint_breaker_open.clone(),
+        );
         let backlog = Gauge::default();
         registry.register("backlog_events", "Events accepted and not settled", backlog.clone());
         let scheduled = Gauge::default();
@@ -173,6 +180,7 @@ impl Default for Metrics {
             plugin_calls,
             plugin_seconds,
             plugin_breaker_open,
+            endpoint_breaker_open,
             backlog,
             scheduled,
             overdue_seconds,
@@ -225,6 +233,11 @@ impl Metrics {
     /// A plugin's breaker opened or closed.
     pub fn plugin_breaker(&self, plugin: &Arc<str>, is_open: bool) {
         self.plugin_breaker_open.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).set(is_open.into());
+    }
+
+    /// An endpoint's breaker opened or closed.
+    pub fn endpoint_breaker(&self, endpoint: &Arc<str>, is_open: bool) {
+        self.endpoint_breaker_open.get_or_create(&ByEndpoint { endpoint: Arc::clone(endpoint) }).set(is_open.into());
     }
 
     /// The store's figures.

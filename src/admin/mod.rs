@@ -1,8 +1,9 @@
-//! The operator's door, on a listener of its own: health, readiness, metrics, disabled endpoints.
+//! The operator's door, on a listener of its own: health, readiness, metrics, holding and releasing endpoints.
 //!
 //! Takes requests from the operator's network only (loopback by default); never serves producers. The
 //! probes need no token, everything else needs one where tokens are configured. A web page can't change anything.
 
+mod endpoints; // Endpoints: held and released.
 mod site; // Posts that a web page makes.
 
 use std::convert::Infallible;
@@ -24,11 +25,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{self, Store};
+use crate::store::{self, MarkKind, Store};
 
 /// Connections served at one time: a scraper, probes and a few people.
 const CONNECTIONS_MAX: usize = 64;
@@ -36,16 +38,15 @@ const CONNECTIONS_MAX: usize = 64;
 /// From the connection, or the last answer, to the end of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many waiting deliveries one step of enabling an endpoint makes due.
-const HASTEN_BATCH_MAX: usize = 10_000;
-
 /// What the admin listener shows and changes.
 pub struct State {
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// Why the router is not ready; `None` when it is.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Where endpoints are marked as disabled.
+    /// When marks are set.
+    pub clock: Clock,
+    /// Where endpoints are marked.
     pub store: Arc<dyn Store>,
     /// Which endpoints there are.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
@@ -136,7 +137,7 @@ impl State {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let known = match segments[..] {
             ["healthz" | "readyz" | "metrics"] | ["api", "v1", "endpoints" | "config"] => Method::GET,
-            ["api", "v1", "endpoints", _, "enable"] | ["api", "v1", "reload"] => Method::POST,
+            ["api", "v1", "endpoints", _, "enable" | "pause" | "resume"] | ["api", "v1", "reload"] => Method::POST,
             _ => return problem(StatusCode::NOT_FOUND, "nothing is served at this path"),
         };
         if request.method() != known {
@@ -170,7 +171,9 @@ impl State {
                 self.metrics.render(),
             ),
             ["api", "v1", "endpoints"] => self.endpoints().await,
-            ["api", "v1", "endpoints", name, "enable"] => self.enable(name).await,
+            ["api", "v1", "endpoints", name, "enable"] => self.release(name, MarkKind::Disabled).await,
+            ["api", "v1", "endpoints", name, "pause"] => self.pause(name).await,
+            ["api", "v1", "endpoints", name, "resume"] => self.release(name, MarkKind::Paused).await,
             ["api", "v1", "config"] => json_answer(&(self.config_status)()),
             ["api", "v1", "reload"] => match (self.reload)().await {
                 (true, status) => json_answer(&status),
@@ -188,51 +191,6 @@ impl State {
         let Some(token) = given.and_then(|value| value.strip_prefix(b"Bearer ")) else { return false };
         // Every token is compared, so that the time does not tell which one is near.
         self.tokens.iter().fold(false, |found, known| found | known.matches(token))
-    }
-
-    async fn endpoints(&self) -> Response<Full<Bytes>> {
-        let disabled = match self.store.disabled_endpoints().await {
-            Ok(disabled) => disabled,
-            Err(error) => return store_problem(&error),
-        };
-        let snapshot = self.snapshot.load();
-        let mut rows: Vec<_> = snapshot
-            .endpoints()
-            .map(|state| {
-                let name = &state.endpoint.name;
-                let mark = disabled.iter().find(|mark| *mark.name == **name && mark.target == state.target);
-                json!({
-                    "name": &**name,
-                    "url": state.endpoint.url.to_string(),
-                    "disabled": mark.map(|mark| json!({"reason": mark.reason, "at": mark.at.to_string()})),
-                })
-            })
-            .collect();
-        rows.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-        json_answer(&json!({ "endpoints": rows }))
-    }
-
-    async fn enable(&self, name: &str) -> Response<Full<Bytes>> {
-        let snapshot = self.snapshot.load_full();
-        let Some(endpoint) = snapshot.endpoints().find(|state| *state.endpoint.name == *name) else {
-            return problem(StatusCode::NOT_FOUND, "no subscription uses an endpoint of this name");
-        };
-        let was_disabled = match self.store.enable_endpoint(name).await {
-            Ok(was_disabled) => was_disabled,
-            Err(error) => return store_problem(&error),
-        };
-        endpoint.enable();
-        let subscriptions = snapshot.subscriptions_of(name);
-        let mut due = 0;
-        loop {
-            match self.store.hasten(&subscriptions, HASTEN_BATCH_MAX).await {
-                Ok(0) => break,
-                Ok(step) => due += step,
-                Err(error) => return store_problem(&error),
-            }
-        }
-        tracing::info!(endpoint = name, due, "endpoint enabled");
-        json_answer(&json!({ "name": name, "wasDisabled": was_disabled, "deliveriesDue": due }))
     }
 }
 

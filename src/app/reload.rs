@@ -14,6 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
+use crate::store::Store;
 
 /// Reads the config anew when it is told to.
 pub struct Reloader {
@@ -21,6 +22,7 @@ pub struct Reloader {
     plugins: Arc<PluginHost>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     intake: Arc<Intake>,
+    store: Arc<dyn Store>,
     clock: Clock,
     /// What only a restart can change, as it was at start.
     fixed: Fixed,
@@ -73,6 +75,7 @@ impl Reloader {
         plugins: Arc<PluginHost>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         intake: Arc<Intake>,
+        store: Arc<dyn Store>,
         clock: Clock,
     ) -> Self {
         let generation = snapshot.load().generation;
@@ -81,6 +84,7 @@ impl Reloader {
             plugins,
             snapshot,
             intake,
+            store,
             clock,
             fixed: Fixed::of(config),
             status: Mutex::new(Status { generation, loaded_at: clock.now(), last_fault: None }),
@@ -125,6 +129,11 @@ impl Reloader {
             tracing::warn!(
                 "`[{section}]` has changed: it is read at start only, so the router keeps what it began with"
             );
+        }
+        match self.store.endpoint_marks().await {
+            Ok(marks) => drop(snapshot.apply_marks(&marks)),
+            // They are read every few seconds anyway; only an endpoint that is new here could be sent something until then.
+            Err(error) => tracing::warn!(%error, "the marks on endpoints could not be read"),
         }
         let generation = snapshot.generation;
         // Routes first: an event of a new source must never meet the old routes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use serde_json::Value;
 
 use super::reader::{Entry, Table};
 use super::secrets::Plain;
@@ -21,6 +22,9 @@ const TIMEOUT: Duration = seconds(3);
 const TIMEOUT_MAX: Duration = seconds(60);
 const CONNECT_TIMEOUT: Duration = seconds(5);
 const ATTEMPTS_IN_FLIGHT: usize = 64;
+/// Failed attempts in a row that open an endpoint's breaker: more than a few that were under way when it restarted.
+const BREAKER: u32 = 10;
+const BREAKER_MAX: u32 = 10_000;
 
 /// Headers that frame a request or that the router sets itself; so are those that start with `branchline-`.
 const OWN_HEADERS: [&str; 17] = [
@@ -67,6 +71,8 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
         None => timeout.min(CONNECT_TIMEOUT),
     };
     let max_in_flight = table.count("max_in_flight", ATTEMPTS_IN_FLIGHT, 1..=10_000);
+    let breaker = table.find("breaker").map_or(Some(BREAKER), |entry| entry.breaker());
+    let rate = table.find("rate").and_then(|entry| entry.parse(values::rate));
     let headers = table.find_secret("headers").and_then(|entry| entry.headers()).unwrap_or_default();
     let format = table.parsed("format", BodyFormat::default(), body_format);
     let retry = table.find("retry").and_then(|entry| entry.retry());
@@ -78,6 +84,8 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
         timeout,
         connect_timeout,
         max_in_flight,
+        breaker,
+        rate,
         headers,
         format,
         retry,
@@ -111,6 +119,19 @@ impl Entry<'_> {
             self.warn("is `http`, not `https`: whoever is on the way can read and change what is sent");
         }
         Some(url)
+    }
+
+    /// How many failed attempts open the breaker; `None` for none.
+    fn breaker(&self) -> Option<u32> {
+        match self.value {
+            Value::String(text) if text == "off" => None,
+            Value::String(text) => {
+                let found = values::quoted(text);
+                self.fault(format!("must be a whole number from 1 to {BREAKER_MAX}, or `off`, not {found}"));
+                None
+            }
+            _ => self.count(&(1..=BREAKER_MAX)),
+        }
     }
 
     fn headers(&self) -> Option<Vec<(HeaderName, HeaderValue)>> {

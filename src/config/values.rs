@@ -8,8 +8,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::rate::Rate;
+
 const NAME_CHARACTERS_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 256;
+const RATE_MAX: u32 = 1_000_000;
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 /// 1 KiB.
@@ -78,6 +81,23 @@ pub(super) fn show_duration(duration: Duration) -> String {
         return format!("{days}d");
     }
     humantime::format_duration(duration).to_string()
+}
+
+/// A rate such as `5/s`.
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    let parsed = text.split_once('/').and_then(|(count, unit)| {
+        let per = match unit.trim() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return None,
+        };
+        let count = count.trim().parse().ok().filter(|count| (1..=RATE_MAX).contains(count))?;
+        Some(Rate::new(count, seconds(per)))
+    });
+    parsed.ok_or_else(|| {
+        format!("must be a rate from `1/h` to `{RATE_MAX}/s` such as `5/s`, `90/m` or `1000/h`, not {}", quoted(text))
+    })
 }
 
 /// A size: digits and a unit, for example `256KiB`. `None` when it is none, or larger than any.
@@ -220,6 +240,16 @@ mod tests {
             [show_bytes(MIB), show_bytes(64 * KIB), show_bytes(1), show_bytes(1500)],
             ["1MiB", "64KiB", "1 B", "1500 B"]
         );
+    }
+
+    #[test]
+    fn rates_have_a_unit() {
+        for (text, shown) in [("5/s", "5/s"), ("90 / m", "90/m"), ("1/h", "1/h")] {
+            assert_eq!(rate(text).map(|rate| rate.to_string()), Ok(shown.to_owned()), "{text}");
+        }
+        for bad in ["", "5", "5/", "/s", "0/s", "-1/s", "1.5/s", "5/sec", "5/d", "1000001/s", "5/s/s"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Context;
-use super::gate::Admission;
+use super::passage::Parked;
 use super::snapshot::{Consumer, EndpointState};
 use crate::clock::Timestamp;
 use crate::delivery::{
@@ -19,14 +19,11 @@ use crate::event::Event;
 use crate::plugin::{ChainEnd, ChainRun};
 use crate::send::body_for;
 use crate::settle::{self, Decision};
-use crate::store::DisabledEndpoint;
+use crate::store::{EndpointMark, MarkKind};
 
 /// How far apart deliveries come back whose plugins could not run. A plugin that can't keep up must not cost the store
 /// more than a few hundred claims a second.
 const PLUGIN_RETURN_STEP: Duration = Duration::from_millis(5);
-
-/// How long a delivery to a disabled endpoint waits before it is looked at again. Enabling the endpoint makes it due at once.
-const DISABLED_PARK: Duration = Duration::from_secs(300);
 
 /// What a delivery is, apart from its state.
 #[derive(Clone)]
@@ -216,12 +213,9 @@ pub(super) async fn advance(
         let (outcome, rest) = waits(context, Work::Send(Arc::clone(&request)), after, why);
         Some(Conclusion { outcome, attempts, notes, by: None, rest })
     };
-    if endpoint.is_disabled() {
-        return parked(attempts, notes, with_jitter(DISABLED_PARK), Waiting::Disabled);
-    }
-    let turn = match endpoint.gate.admit().await {
-        Admission::Start(turn) => turn,
-        Admission::Park(after) => return parked(attempts, notes, after, Waiting::Parked),
+    let leave = match endpoint.admit(progress.is_some()).await {
+        Ok(leave) => leave,
+        Err(Parked { why, after }) => return parked(attempts, notes, after, why),
     };
     let Ok(_under_way) = context.attempts.try_acquire() else {
         return parked(attempts, notes, endpoint.gate.time_to_return(), Waiting::Parked);
@@ -232,7 +226,7 @@ pub(super) async fn advance(
     let subscription = &duty.consumer.subscription.name;
     let attempt =
         context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
-    drop(turn);
+    endpoint.ended(leave, &attempt.result, &context.metrics);
     let attempt = Attempt { by: Some(by), ..attempt };
     log_attempt(duty, &attempt);
     Some(conclude(context, duty, attempts, attempt, notes, Work::Send(request)).await)
@@ -318,16 +312,21 @@ async fn conclude(
 }
 
 async fn disable(context: &Context, endpoint: &EndpointState, reason: &str) {
-    if endpoint.set_disabled(true) {
+    if endpoint.set_mark(MarkKind::Disabled, true) {
         return;
     }
     let name = endpoint.endpoint.name.to_string();
     tracing::warn!(endpoint = %name, reason, "endpoint disabled; its deliveries wait until it is enabled or gets another URL");
-    let mark =
-        DisabledEndpoint { name, target: endpoint.target.clone(), reason: reason.to_owned(), at: context.clock.now() };
-    if let Err(error) = context.store.disable_endpoint(mark).await {
+    let mark = EndpointMark {
+        name,
+        kind: MarkKind::Disabled,
+        target: endpoint.target.clone(),
+        reason: reason.to_owned(),
+        at: context.clock.now(),
+    };
+    if let Err(error) = context.store.mark_endpoint(mark).await {
         // The next 410 tries again; until then the mark holds in this process only.
-        endpoint.set_disabled(false);
+        endpoint.set_mark(MarkKind::Disabled, false);
         tracing::error!(%error, endpoint = %endpoint.endpoint.name, "the endpoint could not be marked as disabled");
     }
 }

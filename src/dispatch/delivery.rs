@@ -38,8 +38,19 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
         }
     };
     // A delivery that is still parked was parked before: saying so each time would bury what happened.
-    let is_news =
-        !matches!(outcome, Outcome::Scheduled { why: Waiting::Parked | Waiting::Disabled | Waiting::Breaker, .. });
+    let is_news = match &outcome {
+        Outcome::Scheduled { why, .. } => match why {
+            Waiting::Retry | Waiting::Detached | Waiting::Replay => true,
+            Waiting::Parked | Waiting::Paused | Waiting::Disabled | Waiting::Breaker | Waiting::EndpointBreaker => {
+                false
+            }
+        },
+        Outcome::Delivered
+        | Outcome::Filtered { .. }
+        | Outcome::Dropped { .. }
+        | Outcome::DeadLetter { .. }
+        | Outcome::Discarded { .. } => true,
+    };
     if is_news {
         context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
     }

@@ -49,6 +49,11 @@ impl Row {
         PARK_MAX.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
+    /// Whether somebody has a place that is still to come.
+    pub fn is_ahead(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|last| last > now)
+    }
+
     /// Nobody is ahead any more.
     pub fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;

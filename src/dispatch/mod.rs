@@ -7,6 +7,7 @@ mod advance; // One step of a delivery: plugins, its turn, an attempt, a decisio
 mod delivery; // A delivery out of the schedule.
 mod event; // An event's first attempts.
 mod gate; // How many attempts an endpoint may have under way.
+mod passage; // Who may go to an endpoint now.
 mod snapshot; // One generation of the config.
 mod transport; // How a request gets out.
 

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::gate::{Gate, Row};
-use crate::delivery::Provenance;
+use super::passage::{Fuse, Pace};
+use crate::delivery::{Provenance, Waiting};
 use crate::endpoint::Endpoint;
 use crate::filter::RouteTable;
 use crate::plugin::Chain;
 use crate::route::Subscription;
+use crate::store::{EndpointMark, MarkKind};
 
 /// One generation of the config, ready to use.
 #[derive(Default)]
@@ -44,9 +46,14 @@ pub struct EndpointState {
     pub endpoint: Arc<Endpoint>,
     /// How many attempts may be under way.
     pub gate: Arc<Gate>,
+    /// Its breaker, unless the config says `off`.
+    pub(super) fuse: Option<Arc<Fuse>>,
+    /// Its rate, if it has one.
+    pub(super) pace: Option<Arc<Pace>>,
     /// A digest of its URL, by which it is known to be the same one that was disabled.
     pub target: String,
-    disabled: AtomicBool,
+    /// The marks that hold its deliveries: a bit for each kind.
+    marks: AtomicU8,
 }
 
 impl EndpointState {
@@ -54,36 +61,86 @@ impl EndpointState {
     pub fn new(endpoint: Arc<Endpoint>) -> Arc<Self> {
         let digest = Sha256::digest(endpoint.url.expose().expose());
         let target = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Arc::new(Self { gate: Gate::new(endpoint.max_in_flight), endpoint, target, disabled: AtomicBool::new(false) })
-    }
-
-    /// The state of an endpoint in a new generation: the gate goes on while its limit stays, the mark while the URL does.
-    pub fn renewed(endpoint: Arc<Endpoint>, before: &Snapshot) -> Arc<Self> {
-        let fresh = Self::new(endpoint);
-        let Some(old) = before.endpoints.get(&fresh.endpoint.name) else { return fresh };
-        let same_limit = old.endpoint.max_in_flight == fresh.endpoint.max_in_flight;
         Arc::new(Self {
-            endpoint: Arc::clone(&fresh.endpoint),
-            gate: Arc::clone(if same_limit { &old.gate } else { &fresh.gate }),
-            target: fresh.target.clone(),
-            disabled: AtomicBool::new(old.target == fresh.target && old.is_disabled()),
+            gate: Gate::new(endpoint.max_in_flight),
+            fuse: endpoint.breaker.map(Fuse::new),
+            pace: endpoint.rate.map(Pace::new),
+            endpoint,
+            target,
+            marks: AtomicU8::new(0),
         })
     }
 
-    /// Whether its deliveries are held.
-    pub fn is_disabled(&self) -> bool {
-        self.disabled.load(Ordering::Relaxed)
+    /// The state of an endpoint in a new generation. What is known of it goes on while what it is about stays: the gate and
+    /// the rate while their limits do, the breaker while the URL does too. The store knows the marks.
+    pub fn renewed(endpoint: Arc<Endpoint>, before: &Snapshot) -> Arc<Self> {
+        let fresh = Self::new(endpoint);
+        let Some(old) = before.endpoints.get(&fresh.endpoint.name) else { return fresh };
+        let (was, is) = (&old.endpoint, &fresh.endpoint);
+        let (same_target, same_limit) = (old.target == fresh.target, was.max_in_flight == is.max_in_flight);
+        let same_fuse = same_target && was.breaker == is.breaker;
+        let marks = old.marks.load(Ordering::Relaxed) & if same_target { u8::MAX } else { !bit(MarkKind::Disabled) };
+        Arc::new(Self {
+            endpoint: Arc::clone(is),
+            gate: Arc::clone(if same_limit { &old.gate } else { &fresh.gate }),
+            fuse: if same_fuse { old.fuse.clone() } else { fresh.fuse.clone() },
+            pace: if was.rate == is.rate { old.pace.clone() } else { fresh.pace.clone() },
+            target: fresh.target.clone(),
+            marks: AtomicU8::new(marks),
+        })
     }
 
-    /// Lets its deliveries go again, at once and not in the row that they were parked in.
-    pub fn enable(&self) {
-        self.set_disabled(false);
-        self.gate.forget_row();
+    /// Whether its breaker makes deliveries wait.
+    pub fn breaker_is_open(&self) -> bool {
+        self.fuse.as_ref().is_some_and(|fuse| fuse.is_open())
     }
 
-    /// Sets whether its deliveries are held; returns whether they were before.
-    pub fn set_disabled(&self, disabled: bool) -> bool {
-        self.disabled.swap(disabled, Ordering::Relaxed)
+    /// Why its deliveries are held, if they are.
+    pub fn held(&self) -> Option<Waiting> {
+        match self.marks.load(Ordering::Relaxed) {
+            0 => None,
+            marks if marks & bit(MarkKind::Disabled) != 0 => Some(Waiting::Disabled),
+            _ => Some(Waiting::Paused),
+        }
+    }
+
+    /// Sets a mark or takes it away; returns whether it was there before.
+    pub fn set_mark(&self, kind: MarkKind, is_set: bool) -> bool {
+        let before = if is_set {
+            self.marks.fetch_or(bit(kind), Ordering::Relaxed)
+        } else {
+            self.marks.fetch_and(!bit(kind), Ordering::Relaxed)
+        };
+        // What is let go goes at once, and not in the row that it was parked in.
+        if before != 0 && self.held().is_none() {
+            self.gate.forget_row();
+        }
+        before & bit(kind) != 0
+    }
+
+    /// Takes over what the store says. Returns whether its deliveries were held and are not any more.
+    fn apply(&self, marks: &[EndpointMark]) -> bool {
+        let was_held = self.held().is_some();
+        for kind in MarkKind::ALL {
+            self.set_mark(kind, marks.iter().any(|mark| mark.kind == kind && self.is_meant_by(mark)));
+        }
+        was_held && self.held().is_none()
+    }
+
+    /// Whether a mark is about this endpoint. The operator pauses a name; a `410` is about what the URL was.
+    pub fn is_meant_by(&self, mark: &EndpointMark) -> bool {
+        let same_target = match mark.kind {
+            MarkKind::Disabled => mark.target == self.target,
+            MarkKind::Paused => true,
+        };
+        *mark.name == *self.endpoint.name && same_target
+    }
+}
+
+const fn bit(kind: MarkKind) -> u8 {
+    match kind {
+        MarkKind::Disabled => 1,
+        MarkKind::Paused => 2,
     }
 }
 
@@ -106,6 +163,12 @@ impl Snapshot {
     /// The consumer of a subscription, if the config (still) has it.
     pub fn consumer(&self, subscription: &str) -> Option<&Arc<Consumer>> {
         self.consumers.get(subscription)
+    }
+
+    /// Takes over the marks that the store has. Returns the endpoints that were held and are not any more.
+    pub fn apply_marks(&self, marks: &[EndpointMark]) -> Vec<Arc<str>> {
+        let released = self.endpoints.values().filter(|endpoint| endpoint.apply(marks));
+        released.map(|endpoint| Arc::clone(&endpoint.endpoint.name)).collect()
     }
 
     /// The endpoints that subscriptions use.

@@ -153,6 +153,8 @@ mod tests {
             timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
             max_in_flight: 1,
+            breaker: None,
+            rate: None,
             headers: vec![],
             format: BodyFormat::Envelope,
             retry: None,

@@ -10,7 +10,6 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::Error;
-use super::breaker::Breaker;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
 use super::compiler::Compiler;
@@ -21,6 +20,7 @@ use super::lanes::LaneId;
 use super::load::{self, Loaded};
 use super::log::LogBudget;
 use super::scheduler::{ChainJob, Job, Scheduler};
+use crate::breaker::Breaker;
 use crate::config::{PluginSpec, Sandbox};
 use crate::delivery::{PluginFaultKind, PluginNote, Request};
 use crate::event::Event;
@@ -192,6 +192,9 @@ pub struct PluginHost {
     breakers: Mutex<HashMap<BreakerKey, Weak<Breaker>>>,
 }
 
+/// Faults in a row that open a plugin's breaker. Fewer would let one unlucky event hold up the others.
+const FAULTS_MAX: u32 = 5;
+
 /// A component's digest and a config: what breaks together.
 type BreakerKey = ([u8; 32], Arc<str>);
 
@@ -289,7 +292,7 @@ impl PluginHost {
         breakers.retain(|_, breaker| breaker.strong_count() > 0);
         let PluginUse { config, mode, .. } = plugin_use;
         let key = (plugin.digest, Arc::clone(config));
-        let breaker = breakers.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        let breaker = breakers.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| Breaker::new(FAULTS_MAX));
         breakers.insert(key, Arc::downgrade(&breaker));
         let (plugin, config) = (Arc::clone(plugin), Arc::clone(config));
         Link { plugin, config, mode: *mode, on_error, breaker: Some(breaker) }

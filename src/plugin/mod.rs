@@ -3,7 +3,6 @@
 //! and log; it has no network, no files, no clock and no other event. The only module that knows wasmtime.
 
 mod bindings; // The contract, as Rust types.
-mod breaker; // Stops calling a plugin that keeps breaking.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
 mod compiler; // From a component to machine code, in a child process.

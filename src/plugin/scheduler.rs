@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use wasmtime::Engine;
 
 use super::Error;
-use super::breaker::Change;
 use super::call::{self, Report};
 use super::engine::Ticker;
 use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
@@ -17,6 +16,7 @@ use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
 use super::threads::Threads;
 use super::verdict::{Fault, Verdict};
+use crate::breaker::{Change, Pass};
 use crate::delivery::{NoteKind, PluginFaultKind, PluginNote};
 use crate::event::Event;
 use crate::metrics::Metrics;
@@ -256,13 +256,14 @@ impl Scheduler {
         let link = job.link().clone();
         let name = Arc::clone(&link.plugin.name);
         let is_shadow = link.mode == PluginMode::Shadow;
-        if let Some(after) = link.breaker.as_ref().and_then(|breaker| breaker.wait(now)) {
-            if !is_shadow {
-                return job.end(ChainEnd::Open { plugin: name, after }, Step::NotRun);
+        let pass = match link.breaker.as_ref().map(|breaker| breaker.admit(now)).transpose() {
+            Ok(pass) => pass,
+            Err(after) if !is_shadow => return job.end(ChainEnd::Open { plugin: name, after }, Step::NotRun),
+            Err(_) => {
+                job.note(&name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
+                return job.go_on();
             }
-            job.note(&name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
-            return job.go_on();
-        }
+        };
         let subject = Subject {
             event: Some(Arc::clone(&job.event)),
             subscription: Arc::clone(&job.subscription),
@@ -275,7 +276,9 @@ impl Scheduler {
             Err(fault) => fault.kind.as_str(),
         };
         self.metrics.plugin_call(&name, word, report.duration);
-        self.tell_breaker(&link, &report);
+        if let Some(pass) = pass {
+            self.tell_breaker(pass, &name, &report);
+        }
         if is_shadow {
             job.note(&name, NoteKind::Shadow, describe(&report.verdict));
             return job.go_on();
@@ -306,13 +309,12 @@ impl Scheduler {
     }
 
     /// A call's end, for the breaker: what the plugin itself declares as an error is no fault, and neither is ours.
-    fn tell_breaker(&self, link: &Link, report: &Report) {
+    fn tell_breaker(&self, pass: Pass, plugin: &Arc<str>, report: &Report) {
         let is_fault = match &report.verdict {
             Ok(_) => false,
             Err(fault) => !matches!(fault.kind, PluginFaultKind::Error | PluginFaultKind::Host),
         };
-        let (plugin, Some(breaker)) = (&link.plugin.name, &link.breaker) else { return };
-        match breaker.ended(Instant::now(), is_fault) {
+        match pass.ended(Instant::now(), is_fault) {
             Change::None => {}
             Change::Opened(pause) => {
                 self.metrics.plugin_breaker(plugin, true);

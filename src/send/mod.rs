@@ -314,6 +314,8 @@ mod tests {
             timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(1),
             max_in_flight: 8,
+            breaker: None,
+            rate: None,
             headers: Vec::new(),
             format: BodyFormat::Envelope,
             retry: None,

@@ -56,14 +56,14 @@ pub trait Store: Send + Sync + 'static {
     /// Stops claiming, waits for what was submitted to be written, and hands back every claim that is not settled, so that another process (or the next start) takes it up at once.
     async fn close(&self) -> Result<(), Error>;
 
-    /// Marks an endpoint as disabled. `target` is a digest of its URL: a new URL is a new endpoint.
-    async fn disable_endpoint(&self, disabled: DisabledEndpoint) -> Result<(), Error>;
+    /// Marks an endpoint: its deliveries are held. A mark replaces one of the same name and kind.
+    async fn mark_endpoint(&self, mark: EndpointMark) -> Result<(), Error>;
 
-    /// Takes the mark away. False when there was none.
-    async fn enable_endpoint(&self, name: &str) -> Result<bool, Error>;
+    /// Takes a mark away. False when there was none.
+    async fn unmark_endpoint(&self, name: &str, kind: MarkKind) -> Result<bool, Error>;
 
-    /// The disabled endpoints.
-    async fn disabled_endpoints(&self) -> Result<Vec<DisabledEndpoint>, Error>;
+    /// All marks.
+    async fn endpoint_marks(&self) -> Result<Vec<EndpointMark>, Error>;
 
     /// Makes the deliveries of these subscriptions that wait in the schedule unclaimed fall due now. Returns how many; bounded to `max` a call.
     async fn hasten(&self, subscriptions: &[Arc<str>], max: usize) -> Result<usize, Error>;
@@ -91,6 +91,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// The deliveries that wait in the schedule with when they fall due (a claimed one: when its lease ends), soonest first, at most `limit`.
     async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error>;
+}
+
+/// How many waiting deliveries one step of [`hasten_all`] makes due.
+const HASTEN_BATCH_MAX: usize = 10_000;
+
+/// Makes all deliveries of these subscriptions that wait in the schedule unclaimed fall due now, step by step. Returns how many.
+pub async fn hasten_all(store: &dyn Store, subscriptions: &[Arc<str>]) -> Result<usize, Error> {
+    let mut due = 0;
+    loop {
+        match store.hasten(subscriptions, HASTEN_BATCH_MAX).await? {
+            0 => return Ok(due),
+            step => due += step,
+        }
+    }
 }
 
 /// What [`Store::append`] did with an event.
@@ -193,17 +207,44 @@ pub enum Settled<T> {
     Lost,
 }
 
-/// An endpoint that is disabled: its deliveries wait.
+/// A mark on an endpoint, by which its deliveries are held.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DisabledEndpoint {
+pub struct EndpointMark {
     /// The endpoint's name.
     pub name: String,
+    /// What it is.
+    #[serde(default)]
+    pub kind: MarkKind,
     /// A digest of its URL.
     pub target: String,
     /// A sentence for people.
     pub reason: String,
     /// Since when.
     pub at: Timestamp,
+}
+
+/// Why an endpoint's deliveries are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MarkKind {
+    /// It answered `410`. Records from before there were kinds are of this one.
+    #[default]
+    Disabled,
+    /// The operator has paused it.
+    Paused,
+}
+
+impl MarkKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Disabled, Self::Paused];
+
+    /// What the mark on an endpoint is stored under. No endpoint's name has a colon.
+    pub(crate) fn key(self, name: &str) -> String {
+        match self {
+            Self::Disabled => name.to_owned(),
+            Self::Paused => format!("paused:{name}"),
+        }
+    }
 }
 
 /// How much a store holds.

@@ -6,6 +6,7 @@ mod bad_input; // What producers may send, and what they are told.
 mod command_line; // What an operator can ask and do at the terminal.
 mod config; // A bad config never replaces a good one, and names its file, line and key.
 mod end_to_end; // The whole job with real processes, on both stores, through `kill -9`.
+mod endpoints; // One bad endpoint costs the others nothing.
 mod evil; // Plugins that mean harm: each ends in a named fault, and costs the others nothing.
 mod life; // A failing delivery's 26½ hours, on paused time.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.

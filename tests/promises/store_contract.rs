@@ -89,7 +89,7 @@ macro_rules! store_contract {
                     trimming_is_bounded_in_each_step
                     what_is_younger_than_the_retention_is_not_trimmed
                     old_outcomes_and_dead_letters_are_trimmed
-                    a_disabled_endpoint_stays_disabled_over_a_restart
+                    marks_on_endpoints_outlive_a_restart_each_kind_by_itself
                 ]
                 model [
                     random_steps_and_crashes_agree_with_a_model

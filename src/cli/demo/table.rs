@@ -146,6 +146,8 @@ fn describe(record: &OutcomeRecord, outcome: &Outcome) -> String {
         }
         Outcome::Scheduled { why: Waiting::Parked, .. } => "waits for its turn".to_owned(),
         Outcome::Scheduled { why: Waiting::Breaker, .. } => "waits: a plugin of it keeps breaking".to_owned(),
+        Outcome::Scheduled { why: Waiting::EndpointBreaker, .. } => "waits: its endpoint keeps failing".to_owned(),
+        Outcome::Scheduled { why: Waiting::Paused, .. } => "waits: its endpoint is paused".to_owned(),
         Outcome::Scheduled { why: Waiting::Disabled, .. } => "waits: its endpoint is disabled".to_owned(),
         Outcome::Scheduled { why: Waiting::Detached, .. } => "its first attempt takes long; it goes on".to_owned(),
         Outcome::Scheduled { why: Waiting::Replay, .. } => "replayed".to_owned(),

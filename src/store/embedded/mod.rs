@@ -24,13 +24,13 @@ use async_trait::async_trait;
 
 use self::memory::lock;
 use self::operation::{
-    Append, Disable, Enable, Hasten, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim,
+    Append, Hasten, Mark, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim, Unmark,
 };
 use self::shared::Shared;
 use super::{
-    Appended, Cursor, DeliveryClaim, DeliverySettlement, DisabledEndpoint, DueDeliveries, Error, EventClaim,
-    EventSettlement, Hold, NextState, ScheduledDelivery, Settled, Stats, Store, StoreOptions, encode_dead_letter,
-    encode_delivery,
+    Appended, Cursor, DeliveryClaim, DeliverySettlement, DueDeliveries, EndpointMark, Error, EventClaim,
+    EventSettlement, Hold, MarkKind, NextState, ScheduledDelivery, Settled, Stats, Store, StoreOptions,
+    encode_dead_letter, encode_delivery,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord, whole_millis};
@@ -189,19 +189,19 @@ impl Store for EmbeddedStore {
         self.shared.close().await
     }
 
-    async fn disable_endpoint(&self, disabled: DisabledEndpoint) -> Result<(), Error> {
-        let record = serde_json::to_string(&disabled).expect("a mark always serializes: its keys are all strings");
-        let name = disabled.name;
-        self.shared.ask(|answer| Operation::Disable(Disable { name, record, answer })).await
+    async fn mark_endpoint(&self, mark: EndpointMark) -> Result<(), Error> {
+        let record = serde_json::to_string(&mark).expect("a mark always serializes: its keys are all strings");
+        let key = mark.kind.key(&mark.name);
+        self.shared.ask(|answer| Operation::Mark(Mark { key, record, answer })).await
     }
 
-    async fn enable_endpoint(&self, name: &str) -> Result<bool, Error> {
-        let name = name.to_owned();
-        self.shared.ask(|answer| Operation::Enable(Enable { name, found: false, answer })).await
+    async fn unmark_endpoint(&self, name: &str, kind: MarkKind) -> Result<bool, Error> {
+        let key = kind.key(name);
+        self.shared.ask(|answer| Operation::Unmark(Unmark { key, found: false, answer })).await
     }
 
-    async fn disabled_endpoints(&self) -> Result<Vec<DisabledEndpoint>, Error> {
-        self.shared.reading(|connection, _| reader::disabled_endpoints(connection)).await
+    async fn endpoint_marks(&self) -> Result<Vec<EndpointMark>, Error> {
+        self.shared.reading(|connection, _| reader::endpoint_marks(connection)).await
     }
 
     async fn hasten(&self, subscriptions: &[Arc<str>], max: usize) -> Result<usize, Error> {

@@ -15,7 +15,7 @@ use super::writer::Batch;
 pub(super) use accept::Append;
 pub(super) use damaged::PutAside;
 pub(super) use settle::{NextRow, Placing, SettleDelivery, SettleEvent};
-pub(super) use upkeep::{Disable, Enable, Hasten, Trim};
+pub(super) use upkeep::{Hasten, Mark, Trim, Unmark};
 
 /// Where the asker waits. Nobody does when the asker was dropped: what it asked for is done all the same.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -28,8 +28,8 @@ pub(super) enum Operation {
     SettleDelivery(SettleDelivery),
     Hasten(Hasten),
     Trim(Trim),
-    Disable(Disable),
-    Enable(Enable),
+    Mark(Mark),
+    Unmark(Unmark),
     PutAside(PutAside),
 }
 
@@ -40,7 +40,7 @@ impl Operation {
             Self::Append(append) => append.bytes(),
             Self::SettleEvent(settle) => settle.bytes(),
             Self::SettleDelivery(settle) => settle.bytes(),
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => 0,
+            Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => 0,
         }
     }
 
@@ -49,7 +49,7 @@ impl Operation {
         match self {
             Self::Append(_) => true,
             Self::SettleEvent(_) | Self::SettleDelivery(_) => false,
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => false,
+            Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => false,
         }
     }
 
@@ -58,7 +58,7 @@ impl Operation {
         match self {
             Self::SettleEvent(_) | Self::SettleDelivery(_) => true,
             Self::Append(_) => false,
-            Self::Hasten(_) | Self::Trim(_) | Self::Disable(_) | Self::Enable(_) | Self::PutAside(_) => false,
+            Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => false,
         }
     }
 
@@ -70,8 +70,8 @@ impl Operation {
             Self::SettleDelivery(settle) => settle.apply(batch),
             Self::Hasten(hasten) => hasten.apply(batch),
             Self::Trim(trim) => trim.apply(batch),
-            Self::Disable(disable) => disable.apply(batch),
-            Self::Enable(enable) => enable.apply(batch),
+            Self::Mark(mark) => mark.apply(batch),
+            Self::Unmark(unmark) => unmark.apply(batch),
             Self::PutAside(aside) => aside.apply(batch),
         }
     }
@@ -84,8 +84,8 @@ impl Operation {
             Self::SettleDelivery(settle) => settle.finish(memory),
             Self::Hasten(hasten) => hasten.finish(memory),
             Self::Trim(trim) => trim.finish(),
-            Self::Disable(disable) => disable.finish(),
-            Self::Enable(enable) => enable.finish(),
+            Self::Mark(mark) => mark.finish(),
+            Self::Unmark(unmark) => unmark.finish(),
             Self::PutAside(aside) => aside.finish(memory),
         }
     }
@@ -98,8 +98,8 @@ impl Operation {
             Self::SettleDelivery(settle) => tell(settle.answer, Err(error)),
             Self::Hasten(hasten) => tell(hasten.answer, Err(error)),
             Self::Trim(trim) => tell(trim.answer, Err(error)),
-            Self::Disable(disable) => tell(disable.answer, Err(error)),
-            Self::Enable(enable) => tell(enable.answer, Err(error)),
+            Self::Mark(mark) => tell(mark.answer, Err(error)),
+            Self::Unmark(unmark) => tell(unmark.answer, Err(error)),
             Self::PutAside(aside) => tell(aside.answer, Err(error)),
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
-use super::super::{Cursor, DeliveryClaim, DisabledEndpoint, Error};
+use super::super::{Cursor, DeliveryClaim, EndpointMark, Error};
 use super::super::{decode_dead_letter, decode_delivery, decode_event};
 use super::memory::{Memory, lock};
 use super::{ids, millis, number, outcome, position, schema};
@@ -254,8 +254,8 @@ pub(super) fn scheduled(
     Ok(deliveries)
 }
 
-/// The marks of disabled endpoints.
-pub(super) fn disabled_endpoints(connection: &Connection) -> Result<Vec<DisabledEndpoint>, ReadError> {
+/// The marks on endpoints.
+pub(super) fn endpoint_marks(connection: &Connection) -> Result<Vec<EndpointMark>, ReadError> {
     let mut select = connection.prepare_cached("SELECT record FROM endpoint ORDER BY name")?;
     let records = select.query_map((), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let decode = |record: String| {

@@ -11,7 +11,7 @@ pub(super) struct CommonKeys {
     pub(super) meta: String,
     /// Heartbeats by consumer name.
     pub(super) processes: String,
-    /// Disabled endpoints by name.
+    /// Marks on endpoints, by name and kind.
     pub(super) endpoints: String,
 }
 

@@ -37,8 +37,8 @@ use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;
 use self::membership::Membership;
 use super::{
-    Appended, Cursor, DeliveryClaim, DeliverySettlement, DisabledEndpoint, DueDeliveries, Error, EventClaim,
-    EventSettlement, Settled, Stats, Store, StoreOptions,
+    Appended, Cursor, DeliveryClaim, DeliverySettlement, DueDeliveries, EndpointMark, Error, EventClaim,
+    EventSettlement, MarkKind, Settled, Stats, Store, StoreOptions,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
@@ -259,16 +259,16 @@ impl Store for RedisStore {
         Ok(())
     }
 
-    async fn disable_endpoint(&self, disabled: DisabledEndpoint) -> Result<(), Error> {
-        read::disable(&self.shared, &disabled).await
+    async fn mark_endpoint(&self, mark: EndpointMark) -> Result<(), Error> {
+        read::mark(&self.shared, &mark).await
     }
 
-    async fn enable_endpoint(&self, name: &str) -> Result<bool, Error> {
-        read::enable(&self.shared, name).await
+    async fn unmark_endpoint(&self, name: &str, kind: MarkKind) -> Result<bool, Error> {
+        read::unmark(&self.shared, name, kind).await
     }
 
-    async fn disabled_endpoints(&self) -> Result<Vec<DisabledEndpoint>, Error> {
-        read::disabled(&self.shared).await
+    async fn endpoint_marks(&self) -> Result<Vec<EndpointMark>, Error> {
+        read::marks(&self.shared).await
     }
 
     async fn hasten(&self, subscriptions: &[Arc<str>], max: usize) -> Result<usize, Error> {

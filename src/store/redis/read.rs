@@ -14,7 +14,7 @@ use super::reply::{self, Entry, StreamId};
 use super::{Shared, scripts};
 use crate::delivery::{DeadLetter, OutcomeRecord, whole_millis};
 use crate::event::{Event, Position};
-use crate::store::{Cursor, DisabledEndpoint, Error, Stats, decode_dead_letter, decode_event};
+use crate::store::{Cursor, EndpointMark, Error, MarkKind, Stats, decode_dead_letter, decode_event};
 
 /// How many entries of a stream one script call trims.
 const TRIM_ENTRIES_MAX: u64 = 1000;
@@ -217,24 +217,24 @@ pub(super) async fn trim(shared: &Shared) -> Result<u64, Error> {
     Ok(removed)
 }
 
-/// Marks an endpoint as disabled.
-pub(super) async fn disable(shared: &Shared, disabled: &DisabledEndpoint) -> Result<(), Error> {
-    let record = serde_json::to_vec(disabled).expect("a mark has string keys only");
+/// Marks an endpoint.
+pub(super) async fn mark(shared: &Shared, mark: &EndpointMark) -> Result<(), Error> {
+    let record = serde_json::to_vec(mark).expect("a mark has string keys only");
     let mut command = redis::cmd("HSET");
-    command.arg(&shared.common.endpoints).arg(&disabled.name).arg(record.as_slice());
+    command.arg(&shared.common.endpoints).arg(mark.kind.key(&mark.name)).arg(record.as_slice());
     shared.link.call(&command, CALL_TIME_MAX).await?;
     Ok(())
 }
 
 /// Takes an endpoint's mark away.
-pub(super) async fn enable(shared: &Shared, name: &str) -> Result<bool, Error> {
+pub(super) async fn unmark(shared: &Shared, name: &str, kind: MarkKind) -> Result<bool, Error> {
     let mut command = redis::cmd("HDEL");
-    command.arg(&shared.common.endpoints).arg(name);
+    command.arg(&shared.common.endpoints).arg(kind.key(name));
     Ok(reply::number(&shared.link.call(&command, CALL_TIME_MAX).await?)? > 0)
 }
 
 /// The marks.
-pub(super) async fn disabled(shared: &Shared) -> Result<Vec<DisabledEndpoint>, Error> {
+pub(super) async fn marks(shared: &Shared) -> Result<Vec<EndpointMark>, Error> {
     let mut command = redis::cmd("HVALS");
     command.arg(&shared.common.endpoints);
     let mut marks = Vec::new();

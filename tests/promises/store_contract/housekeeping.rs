@@ -1,10 +1,10 @@
-//! Figures, trimming, and the marks of disabled endpoints.
+//! Figures, trimming, and the marks on endpoints.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use branchline::clock::Timestamp;
-use branchline::store::{DisabledEndpoint, EventSettlement, Hold, Stats, Store, StoreOptions};
+use branchline::store::{EndpointMark, EventSettlement, Hold, MarkKind, Stats, Store, StoreOptions};
 use futures_util::future::join_all;
 
 use super::super::support::eventually;
@@ -152,27 +152,32 @@ pub async fn old_outcomes_and_dead_letters_are_trimmed(fixture: &impl Fixture) {
     assert_eq!(store.scheduled(10).await.unwrap()[0].1, waiting, "the schedule is never trimmed");
 }
 
-pub async fn a_disabled_endpoint_stays_disabled_over_a_restart(fixture: &impl Fixture) {
+pub async fn marks_on_endpoints_outlive_a_restart_each_kind_by_itself(fixture: &impl Fixture) {
     let store = fixture.open(StoreOptions::default()).await;
-    let disabled = |name: &str, reason: &str| DisabledEndpoint {
+    let marked = |name: &str, kind, reason: &str| EndpointMark {
         name: name.to_owned(),
+        kind,
         target: "digest".to_owned(),
         reason: reason.to_owned(),
         at: Timestamp::from_millis(7),
     };
-    assert!(!store.enable_endpoint("warehouse").await.unwrap());
-    store.disable_endpoint(disabled("warehouse", "answered 410")).await.unwrap();
-    store.disable_endpoint(disabled("sales", "answered 410")).await.unwrap();
-    store.disable_endpoint(disabled("warehouse", "answered 410 again")).await.unwrap();
+    let disabled = |name: &str, reason: &str| marked(name, MarkKind::Disabled, reason);
+    let paused = marked("warehouse", MarkKind::Paused, "paused by the operator");
+    assert!(!store.unmark_endpoint("warehouse", MarkKind::Disabled).await.unwrap());
+    store.mark_endpoint(disabled("warehouse", "answered 410")).await.unwrap();
+    store.mark_endpoint(disabled("sales", "answered 410")).await.unwrap();
+    store.mark_endpoint(paused.clone()).await.unwrap();
+    store.mark_endpoint(disabled("warehouse", "answered 410 again")).await.unwrap();
     fixture.crash(store).await;
     let store = fixture.open(StoreOptions::default()).await;
-    let mut marks = store.disabled_endpoints().await.unwrap();
-    marks.sort_by(|a, b| a.name.cmp(&b.name));
-    assert_eq!(marks, [disabled("sales", "answered 410"), disabled("warehouse", "answered 410 again")]);
-    assert!(store.enable_endpoint("warehouse").await.unwrap());
-    assert!(!store.enable_endpoint("warehouse").await.unwrap());
+    let mut marks = store.endpoint_marks().await.unwrap();
+    marks.sort_by(|a, b| (&a.name, &a.reason).cmp(&(&b.name, &b.reason)));
+    assert_eq!(marks, [disabled("sales", "answered 410"), disabled("warehouse", "answered 410 again"), paused.clone()]);
+    assert!(store.unmark_endpoint("warehouse", MarkKind::Disabled).await.unwrap());
+    assert!(!store.unmark_endpoint("warehouse", MarkKind::Disabled).await.unwrap());
+    assert!(store.unmark_endpoint("sales", MarkKind::Disabled).await.unwrap());
     store.close().await.unwrap();
     drop(store);
     let store = fixture.open(StoreOptions::default()).await;
-    assert_eq!(store.disabled_endpoints().await.unwrap(), [disabled("sales", "answered 410")]);
+    assert_eq!(store.endpoint_marks().await.unwrap(), [paused]);
 }

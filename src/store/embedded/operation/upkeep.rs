@@ -1,4 +1,4 @@
-//! Trimming, hastening, and the marks of disabled endpoints.
+//! Trimming, hastening, and the marks on endpoints.
 
 use std::sync::Arc;
 
@@ -32,10 +32,10 @@ pub(in super::super) struct Hasten {
     pub(in super::super) answer: Answer<usize>,
 }
 
-/// Marks an endpoint as disabled.
+/// Marks an endpoint.
 #[derive(Debug)]
-pub(in super::super) struct Disable {
-    pub(in super::super) name: String,
+pub(in super::super) struct Mark {
+    pub(in super::super) key: String,
     /// The whole mark, as JSON.
     pub(in super::super) record: String,
     pub(in super::super) answer: Answer<()>,
@@ -43,8 +43,8 @@ pub(in super::super) struct Disable {
 
 /// Takes the mark away.
 #[derive(Debug)]
-pub(in super::super) struct Enable {
-    pub(in super::super) name: String,
+pub(in super::super) struct Unmark {
+    pub(in super::super) key: String,
     pub(in super::super) found: bool,
     pub(in super::super) answer: Answer<bool>,
 }
@@ -146,12 +146,12 @@ impl Hasten {
     }
 }
 
-impl Disable {
+impl Mark {
     pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
         batch
             .transaction
             .prepare_cached("INSERT OR REPLACE INTO endpoint (name, record) VALUES (?1, ?2)")?
-            .execute([&self.name, &self.record])?;
+            .execute([&self.key, &self.record])?;
         Ok(())
     }
 
@@ -160,10 +160,9 @@ impl Disable {
     }
 }
 
-impl Enable {
+impl Unmark {
     pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
-        let deleted =
-            batch.transaction.prepare_cached("DELETE FROM endpoint WHERE name = ?1")?.execute([&self.name])?;
+        let deleted = batch.transaction.prepare_cached("DELETE FROM endpoint WHERE name = ?1")?.execute([&self.key])?;
         self.found = deleted > 0;
         Ok(())
     }
