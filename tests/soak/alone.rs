@@ -1,0 +1,78 @@
+//! Each fault by itself: nothing is lost, and nothing is repeated that the fault does not explain.
+
+use std::time::Duration;
+
+use crate::fault::Fault;
+use crate::ledger::Findings;
+use crate::run::{MODERATE, run_well};
+use crate::world::{Kind, World};
+
+/// Does one thing several times to a system under load.
+async fn alone(kind: Kind, fault: Fault, times: usize) -> Findings {
+    let seed = fastrand::u64(..1 << 32);
+    let world = World::start(kind, None).await;
+    let name = format!("{} ({kind:?})", fault.name());
+    run_well(&name, seed, MODERATE, world, async |world| {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        for _ in 0..times {
+            fault.inflict(world, &mut chance).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+    .await
+}
+
+macro_rules! alone {
+    ($($name:ident: $kind:ident, $fault:ident, $times:literal;)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                alone(Kind::$kind, Fault::$fault, $times).await;
+            }
+        )+
+    };
+}
+
+alone! {
+    a_router_that_is_killed_and_stays_away_is_taken_over_from: Redis, KillRouterForLong, 1;
+    a_router_that_was_asleep_for_longer_than_its_claims_last_loses_nothing: Redis, PauseRouter, 1;
+    a_killed_redis_loses_nothing_it_acknowledged: Redis, KillRedis, 5;
+    a_redis_that_sleeps_for_longer_than_a_heartbeat_loses_nothing: Redis, PauseRedis, 1;
+    a_redis_without_memory_refuses_events_and_loses_none: Redis, FullRedis, 2;
+    reset_connections_to_redis_lose_nothing: Redis, ResetStoreLinks, 8;
+    lost_answers_of_redis_lose_nothing: Redis, LoseStoreAnswers, 4;
+    cut_answers_of_redis_lose_nothing: Redis, TruncateStoreAnswers, 4;
+    a_partition_of_a_router_and_redis_loses_nothing: Redis, PartitionStoreLink, 2;
+    a_router_that_is_heard_and_hears_nothing_loses_nothing: Redis, DeafStoreLink, 3;
+    a_slow_redis_loses_nothing: Redis, SlowStoreLink, 2;
+    reset_connections_to_receivers_lose_nothing: Embedded, ResetReceiverLink, 4;
+    lost_answers_of_receivers_cost_repeats_and_nothing_else: Embedded, LoseReceiverAnswers, 4;
+    a_partition_of_routers_and_receivers_loses_nothing: Embedded, PartitionReceiverLink, 3;
+    cut_answers_of_receivers_cost_repeats_and_nothing_else: Embedded, TruncateReceiverAnswers, 4;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_three_routers_under_load_loses_and_repeats_nothing() {
+    let findings = alone(Kind::Redis, Fault::RollingRestart, 3).await;
+    assert_eq!(findings.repeats, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_loses_and_repeats_nothing() {
+    let findings = alone(Kind::Embedded, Fault::RestartRouter, 8).await;
+    assert_eq!(findings.repeats, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_and_swapped_plugins_under_load_lose_and_repeat_nothing() {
+    let findings = alone(Kind::Redis, Fault::Reload, 8).await;
+    assert_eq!(findings.repeats, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fault_hostile_receivers_cost_nobody_anything() {
+    let world = World::start(Kind::Redis, None).await;
+    let wait = async |_: &World| tokio::time::sleep(Duration::from_secs(5)).await;
+    let findings = run_well("no fault (Redis)", 1, MODERATE, world, wait).await;
+    assert_eq!(findings.repeats, 0);
+}

@@ -1,0 +1,289 @@
+//! The invariant checker, as one pure function: what producers were told, what receivers got, what the store says,
+//! and when something was disturbed, in; what does not fit together, out. Nobody is asked to look at a log.
+
+#[cfg(test)]
+mod tests; // The checker is checked: each kind of harm must be found.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+/// One event to one subscription.
+pub type Pair = (String, String);
+
+/// What must become of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Delivered,
+    Filtered,
+    DeadLetter,
+}
+
+/// An event that a producer sent, once or several times.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub id: String,
+    /// Whether it was ever answered 2xx.
+    pub acknowledged: bool,
+    /// What must become of it, by subscription.
+    pub fates: BTreeMap<String, Fate>,
+    /// The body that these subscriptions must get, as a digest; the others' bodies are made by the router.
+    pub bodies: BTreeMap<String, u64>,
+}
+
+/// What a receiver did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A whole 2xx.
+    Success,
+    /// Nothing that could be taken for success.
+    Failure,
+    /// It began as a success and did not end as one.
+    Unclear,
+}
+
+/// A request that a receiver got.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub pair: Pair,
+    pub webhook_id: String,
+    pub attempt: u32,
+    pub body: u64,
+    pub answer: Answer,
+    /// Milliseconds since the run began.
+    pub at: u64,
+}
+
+/// What the store says when everything is over.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Final outcomes, in the order in which they were recorded.
+    pub finals: Vec<(Pair, Fate)>,
+    /// Events that are recorded as wanted by nobody.
+    pub unmatched: Vec<String>,
+    /// Dead letters, with the digest of the bytes they would send.
+    pub dead: Vec<(Pair, Option<u64>)>,
+    /// Deliveries that still wait.
+    pub waiting: Vec<Pair>,
+    /// Events accepted and not settled.
+    pub backlog: u64,
+    /// What the store holds that nothing refers to.
+    pub orphans: Vec<String>,
+}
+
+/// A time in which something was done to the system.
+#[derive(Clone, Debug)]
+pub struct Disturbance {
+    pub what: &'static str,
+    pub from: u64,
+    pub to: u64,
+    /// Whether it may cost a repeat. A rolling restart may not.
+    pub may_repeat: bool,
+}
+
+/// Everything that is known of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    pub sent: Vec<Sent>,
+    pub receipts: Vec<Receipt>,
+    pub kept: Kept,
+    pub disturbances: Vec<Disturbance>,
+}
+
+/// What does not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// An acknowledged event has no final outcome for a subscription that wants it.
+    Lost(Pair),
+    /// An event that nobody acknowledged is there for some of its subscriptions and not for others.
+    HalfThere(Pair),
+    /// A pair has more than one final outcome.
+    SettledTwice(Pair),
+    /// A pair ended in another way than it had to.
+    WrongFate(Pair, String),
+    /// The store says delivered, and no receiver has answered 2xx.
+    DeliveredUnseen(Pair),
+    /// A receiver got what nobody sent, or what its subscription does not want.
+    Ghost(Pair),
+    /// A pair has a second `webhook-id`, or shares one with another pair.
+    WebhookId(Pair),
+    /// The bytes differ between two attempts, or from what was sent.
+    ChangedBody(Pair),
+    /// A pair arrived again after it had been answered 2xx, and nothing was disturbed in between: when, and as which attempt.
+    RepeatWithoutFault(Pair, u64, u32),
+    /// A dead letter is recorded and not kept.
+    DeadLetterGone(Pair),
+    /// Something still waits although everything is over.
+    StillWaits(String),
+    /// The store holds what nothing refers to.
+    Orphan(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What the checker found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    pub violations: BTreeSet<Violation>,
+    /// Events answered 2xx.
+    pub acknowledged: usize,
+    /// Pairs checked.
+    pub pairs: usize,
+    /// Requests that receivers got.
+    pub requests: usize,
+    /// Requests that came again after a 2xx, each with a disturbance that explains it.
+    pub repeats: usize,
+}
+
+/// Checks every promise about what was accepted.
+pub fn check(evidence: &Evidence) -> Findings {
+    let mut findings = Findings { requests: evidence.receipts.len(), ..Findings::default() };
+    let sent: HashMap<&str, &Sent> = evidence.sent.iter().map(|sent| (sent.id.as_str(), sent)).collect();
+    let receipts = by_pair(&evidence.receipts);
+    check_outcomes(evidence, &sent, &receipts, &mut findings);
+    check_requests(evidence, &sent, &receipts, &mut findings);
+    check_rest(&evidence.kept, &mut findings);
+    findings
+}
+
+type ReceiptsByPair<'a> = HashMap<&'a Pair, Vec<&'a Receipt>>;
+
+fn by_pair(receipts: &[Receipt]) -> ReceiptsByPair<'_> {
+    let mut by_pair = ReceiptsByPair::new();
+    for receipt in receipts {
+        by_pair.entry(&receipt.pair).or_default().push(receipt);
+    }
+    for receipts in by_pair.values_mut() {
+        receipts.sort_by_key(|receipt| receipt.at);
+    }
+    by_pair
+}
+
+/// Exactly one final outcome for every pair that there must be, and no other.
+fn check_outcomes(
+    evidence: &Evidence,
+    sent: &HashMap<&str, &Sent>,
+    receipts: &ReceiptsByPair<'_>,
+    findings: &mut Findings,
+) {
+    let mut finals: HashMap<&Pair, Vec<Fate>> = HashMap::new();
+    for (pair, fate) in &evidence.kept.finals {
+        finals.entry(pair).or_default().push(*fate);
+    }
+    let there: HashSet<&str> = evidence.kept.finals.iter().map(|((event, _), _)| event.as_str()).collect();
+    let dead: HashMap<&Pair, Option<u64>> = evidence.kept.dead.iter().map(|(pair, body)| (pair, *body)).collect();
+    let mut found = |violation| {
+        findings.violations.insert(violation);
+    };
+    for event in &evidence.sent {
+        findings.acknowledged += usize::from(event.acknowledged);
+        for (subscription, fate) in &event.fates {
+            let pair = (event.id.clone(), subscription.clone());
+            findings.pairs += 1;
+            match finals.get(&pair).map_or(&[][..], Vec::as_slice) {
+                [] if event.acknowledged => found(Violation::Lost(pair)),
+                [] if there.contains(event.id.as_str()) => found(Violation::HalfThere(pair)),
+                [] => {}
+                [one] if one != fate => found(Violation::WrongFate(pair, format!("{one:?} instead of {fate:?}"))),
+                [Fate::Delivered] => {
+                    let seen = receipts.get(&pair).is_some_and(|r| r.iter().any(|r| r.answer != Answer::Failure));
+                    if !seen {
+                        found(Violation::DeliveredUnseen(pair));
+                    }
+                }
+                [Fate::DeadLetter] => match dead.get(&pair) {
+                    None => found(Violation::DeadLetterGone(pair)),
+                    Some(None) => {}
+                    Some(Some(body)) => {
+                        if receipts.get(&pair).is_some_and(|r| r.iter().any(|r| r.body != *body)) {
+                            found(Violation::ChangedBody(pair));
+                        }
+                    }
+                },
+                [Fate::Filtered] => {}
+                [_, _, ..] => found(Violation::SettledTwice(pair)),
+            }
+        }
+    }
+    for pair in finals.keys() {
+        if !sent.get(pair.0.as_str()).is_some_and(|event| event.fates.contains_key(&pair.1)) {
+            found(Violation::Ghost((*pair).clone()));
+        }
+    }
+    for event in &evidence.kept.unmatched {
+        let wanted = sent.get(event.as_str()).is_none_or(|event| !event.fates.is_empty());
+        if wanted {
+            found(Violation::Ghost((event.clone(), String::new())));
+        }
+    }
+}
+
+/// Nothing that was not sent, one `webhook-id` a pair, the same bytes each time, and repeats only around a fault.
+fn check_requests(
+    evidence: &Evidence,
+    sent: &HashMap<&str, &Sent>,
+    receipts: &ReceiptsByPair<'_>,
+    findings: &mut Findings,
+) {
+    let mut of_id: HashMap<&str, &Pair> = HashMap::new();
+    for (pair, receipts) in receipts {
+        let mut found = |violation| {
+            findings.violations.insert(violation);
+        };
+        let first = receipts[0];
+        let event = sent.get(pair.0.as_str());
+        match event.and_then(|event| event.fates.get(&pair.1)) {
+            Some(Fate::Delivered | Fate::DeadLetter) => {}
+            Some(Fate::Filtered) | None => found(Violation::Ghost((*pair).clone())),
+        }
+        let must_be = event.and_then(|event| event.bodies.get(&pair.1)).copied().unwrap_or(first.body);
+        if receipts.iter().any(|receipt| receipt.body != must_be) {
+            found(Violation::ChangedBody((*pair).clone()));
+        }
+        for receipt in receipts {
+            if *of_id.entry(&receipt.webhook_id).or_insert(pair) != *pair || receipt.webhook_id != first.webhook_id {
+                found(Violation::WebhookId((*pair).clone()));
+            }
+        }
+        let mut succeeded: Option<u64> = None;
+        for receipt in receipts {
+            if let Some(since) = succeeded {
+                if is_excused(&evidence.disturbances, since, receipt.at) {
+                    findings.repeats += 1;
+                } else {
+                    findings.violations.insert(Violation::RepeatWithoutFault(
+                        (*pair).clone(),
+                        receipt.at,
+                        receipt.attempt,
+                    ));
+                }
+            }
+            if receipt.answer == Answer::Success {
+                succeeded = Some(receipt.at);
+            }
+        }
+    }
+}
+
+/// Whether something was disturbed between a success and its repeat. What follows the success by at most a moment
+/// can't be its cause, but the clocks of two tasks may be that far apart.
+fn is_excused(disturbances: &[Disturbance], success: u64, repeat: u64) -> bool {
+    const MOMENT_MS: u64 = 50;
+    disturbances
+        .iter()
+        .any(|fault| fault.may_repeat && fault.from <= repeat && success <= fault.to.saturating_add(MOMENT_MS))
+}
+
+/// Nothing waits and nothing is left over.
+fn check_rest(kept: &Kept, findings: &mut Findings) {
+    for (event, subscription) in &kept.waiting {
+        findings.violations.insert(Violation::StillWaits(format!("{event} for {subscription}")));
+    }
+    if kept.backlog > 0 {
+        findings.violations.insert(Violation::StillWaits(format!("{} events", kept.backlog)));
+    }
+    findings.violations.extend(kept.orphans.iter().cloned().map(Violation::Orphan));
+}
