@@ -57,7 +57,9 @@ async fn read(store: &dyn Store) -> Kept {
                 Outcome::Delivered => Fate::Delivered,
                 Outcome::Filtered { .. } => Fate::Filtered,
                 Outcome::DeadLetter { .. } => Fate::DeadLetter,
-                Outcome::Dropped { .. } => panic!("no plugin of a run drops anything"),
+                Outcome::Dropped { .. } | Outcome::Discarded { .. } => {
+                    panic!("nothing in a run drops or discards anything")
+                }
                 Outcome::Scheduled { .. } => continue,
             };
             kept.finals.push(((record.event_id, subscription.to_string()), fate));
