@@ -37,7 +37,7 @@
 //! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
 //! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
 //! | `settle/` | one pure function | does anything |
-//! | `store/` | [`store::Store`], `embedded/`, `redis/`, the records' bytes | decides anything about an event |
+//! | `store/` | [`store::Store`], [`store::History`] for operators, `embedded/`, `redis/`, the records' bytes | decides anything about an event |
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
@@ -62,17 +62,21 @@
 //!
 //! **Redis**, per partition, every key in one hash slot: `{bl:p}:events` (stream, one group), `{bl:p}:ids:<bucket>` (hashes: source and id →
 //! place, for the dedupe window and for looking up), `{bl:p}:due` (sorted set), `{bl:p}:d:…` (a delivery's record), `{bl:p}:dead`,
-//! `{bl:p}:outcomes` (streams; one entry holds a batch's outcomes), `{bl:p}:owner:<consumer>` (the fence). Every step is one script; appends and
+//! `{bl:p}:outcomes` (streams; one entry holds a batch's outcomes), `{bl:p}:letters` and `{bl:p}:later` (sorted sets: where a
+//! delivery's dead letter is, where outcomes are that came later than two seconds after their event), `{bl:p}:owner:<consumer>` (the fence). Every step is one script; appends and
 //! settlements of many events share a call. Where it differs from the obvious, and why:
 //!
 //! * A score with a half is claimed, a whole one waits: whether somebody holds a delivery needs no key of its own.
 //! * A settlement that is too large for one call writes its records ahead, with an expiry, and takes them up in the one call that settles.
 //! * What a process holds is found again by `XPENDING` and `XRANGE`, not by reading its history, which would transfer every body it holds.
+//! * What became of an event is looked for right after it in the outcomes' stream; only what was written later than that is
+//!   written down in an index of its own, so that a success costs nothing for it.
 //! * One partition is the default for a single server: it does one thing at a time, and more partitions only make batches smaller.
 //!
 //! **Embedded**, SQLite: `event` rows are written once and never changed; `pending` rows are the backlog, so settling deletes a small
 //! row. Just accepted events are claimed from memory, older ones from disk. Ids are kept in memory and in write-once segments with a
-//! filter each, because a tree of random ids cost a page per event. One writer commits for everybody, one fsync a batch.
+//! filter each, because a tree of random ids cost a page per event. One writer commits for everybody, one fsync a batch. A commit's outcomes
+//! are one row, found again through a row for each block of 64 events that it is about.
 //!
 //! # Walkthroughs
 //!

@@ -5,6 +5,7 @@
 //! (`tests/promises/store_contract.rs`). Nothing here decides anything about an event.
 
 pub mod embedded; // One process: SQLite on disk.
+mod history; // Looking back and asking again.
 mod record; // How events, deliveries and dead letters are written as bytes.
 pub mod redis; // Several routers: streams, a sorted set and scripts.
 
@@ -17,15 +18,19 @@ use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
 use crate::event::{Event, Position};
 
+pub use history::{
+    AuditEntry, DeliveryKey, History, NoCursor, Order, Page, PageLimits, Replay, ReplayFrom, Replayed, Scan,
+    ScanCursor, WaitingDelivery,
+};
 pub use record::{
     decode_dead_letter, decode_delivery, decode_event, encode_dead_letter, encode_delivery, encode_event,
 };
 
 /// Durable state behind one trait. Every method may be called from many tasks at once.
 ///
-/// A store batches across callers by itself (group commit): callers don't gather.
+/// A store batches across callers by itself (group commit): callers don't gather. What an operator asks is in [`History`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: History + Send + Sync + 'static {
     /// Stores events durably, in order, and returns only then. An event whose source and id are
     /// known from within the dedupe window is not stored again.
     ///

@@ -4,6 +4,7 @@
 //! [`Fixture`]: how to open the same durable state under a new process identity, and how to crash it.
 
 pub mod events; // Accepting, claiming and settling events.
+pub mod history; // Looking back and asking again.
 pub mod housekeeping; // Figures, trimming, endpoints' marks.
 pub mod model; // Random steps against a model in memory.
 pub mod reading; // Looking things up, paging through them.
@@ -82,6 +83,19 @@ macro_rules! store_contract {
                     outcomes_are_paged_through_exactly_once
                     dead_letters_are_paged_through_exactly_once
                     the_schedule_is_read_soonest_first
+                ]
+                history [
+                    events_are_read_in_order_in_pages_of_any_size_exactly_once
+                    a_scan_is_of_its_time_and_ends_with_what_was_there_when_it_began
+                    ten_thousand_events_are_scanned_in_seconds
+                    what_became_of_an_event_is_found_however_late_it_was_recorded
+                    a_waiting_delivery_is_found_and_whether_it_is_held
+                    a_dead_letter_is_replayed_once_however_many_ask
+                    a_replay_meets_a_delivery_as_it_stands
+                    hundreds_of_dead_letters_are_replayed_in_pages_while_they_fail_again
+                    a_discarded_dead_letter_is_gone_and_its_reason_is_recorded
+                    the_audit_log_is_read_newest_first_and_trimmed_with_the_rest
+                    sources_are_remembered
                 ]
                 housekeeping [
                     figures_follow_what_the_store_holds

@@ -5,12 +5,14 @@
 
 mod backlog; // Events that wait to be claimed.
 mod folder; // The folder: private, locked, watched for room.
+mod history; // What an operator reads.
 mod ids; // Which event has which id.
 mod memory; // What is known beside the disk.
 mod operation; // What the writer is asked to do.
 mod outcome; // How outcomes are written.
 mod queue; // The way to the writer.
 mod reader; // What is read.
+mod scan; // Pages of a table.
 mod schedule; // Who holds which delivery.
 mod schema; // Tables and settings.
 mod shared; // What the store's tasks share.
@@ -24,13 +26,13 @@ use async_trait::async_trait;
 
 use self::memory::lock;
 use self::operation::{
-    Append, Hasten, Mark, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim, Unmark,
+    Append, Hasten, Letter, Mark, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim, Unmark,
 };
 use self::shared::Shared;
 use super::{
     Appended, Cursor, DeliveryClaim, DeliverySettlement, DueDeliveries, EndpointMark, Error, EventClaim,
-    EventSettlement, Hold, MarkKind, NextState, ScheduledDelivery, Settled, Stats, Store, StoreOptions,
-    encode_dead_letter, encode_delivery,
+    EventSettlement, History as _, Hold, MarkKind, NextState, ScheduledDelivery, Settled, Stats, Store, StoreOptions,
+    encode_delivery,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord, whole_millis};
@@ -130,7 +132,7 @@ impl Store for EmbeddedStore {
             placed: None,
         };
         let (rows, lines) = (scheduled.iter().map(placing).collect(), outcome::encode_lines(&outcomes));
-        let letters = dead_letters.iter().map(encode_dead_letter).collect();
+        let letters = dead_letters.iter().map(Letter::of).collect();
         let settled = self
             .shared
             .ask(|answer| {
@@ -176,12 +178,12 @@ impl Store for EmbeddedStore {
         let next = match next {
             NextState::Ended => NextRow::Ended,
             NextState::Waits(delivery, wait) => NextRow::Waits(encode_delivery(&delivery), whole_millis(wait)),
-            NextState::Dead(letter) => NextRow::Dead(encode_dead_letter(&letter)),
+            NextState::Dead(letter) => NextRow::Dead(Letter::of(&letter)),
         };
         let outcome = outcome::encode_lines(outcome.as_slice());
-        let fence = claim.fence;
+        let (fence, event) = (claim.fence, row_number(claim.delivery.event.position).unwrap_or_default());
         self.shared
-            .ask(|answer| Operation::SettleDelivery(SettleDelivery { fence, outcome, next, row: None, answer }))
+            .ask(|answer| Operation::SettleDelivery(SettleDelivery { fence, event, outcome, next, row: None, answer }))
             .await
     }
 
@@ -241,7 +243,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
-        self.shared.reading(move |connection, memory| reader::scheduled(connection, memory, limit)).await
+        let waiting = self.schedule(None, limit).await?;
+        Ok(waiting.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod accept; // Events come in.
 mod damaged; // Events that can't be read are put aside.
+mod replay; // What an operator changes by hand.
 mod settle; // Events and deliveries are settled.
 mod upkeep; // Trimming, hastening, endpoints' marks.
 
@@ -14,7 +15,8 @@ use super::writer::Batch;
 
 pub(super) use accept::Append;
 pub(super) use damaged::PutAside;
-pub(super) use settle::{NextRow, Placing, SettleDelivery, SettleEvent};
+pub(super) use replay::{Discard, RecordAudit, RememberSources, ReplayDelivery};
+pub(super) use settle::{Letter, NextRow, Placing, SettleDelivery, SettleEvent};
 pub(super) use upkeep::{Hasten, Mark, Trim, Unmark};
 
 /// Where the asker waits. Nobody does when the asker was dropped: what it asked for is done all the same.
@@ -31,6 +33,10 @@ pub(super) enum Operation {
     Mark(Mark),
     Unmark(Unmark),
     PutAside(PutAside),
+    Replay(ReplayDelivery),
+    Discard(Discard),
+    RecordAudit(RecordAudit),
+    RememberSources(RememberSources),
 }
 
 impl Operation {
@@ -40,16 +46,19 @@ impl Operation {
             Self::Append(append) => append.bytes(),
             Self::SettleEvent(settle) => settle.bytes(),
             Self::SettleDelivery(settle) => settle.bytes(),
+            Self::Replay(replay) => replay.bytes(),
             Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => 0,
+            Self::Discard(_) | Self::RecordAudit(_) | Self::RememberSources(_) => 0,
         }
     }
 
     /// Whether it only makes the store larger, so that it is refused when there is little room.
     pub(super) fn grows(&self) -> bool {
         match self {
-            Self::Append(_) => true,
+            Self::Append(_) | Self::Replay(_) => true,
             Self::SettleEvent(_) | Self::SettleDelivery(_) => false,
             Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => false,
+            Self::Discard(_) | Self::RecordAudit(_) | Self::RememberSources(_) => false,
         }
     }
 
@@ -57,8 +66,9 @@ impl Operation {
     pub(super) fn must_be_written(&self) -> bool {
         match self {
             Self::SettleEvent(_) | Self::SettleDelivery(_) => true,
-            Self::Append(_) => false,
+            Self::Append(_) | Self::Replay(_) => false,
             Self::Hasten(_) | Self::Trim(_) | Self::Mark(_) | Self::Unmark(_) | Self::PutAside(_) => false,
+            Self::Discard(_) | Self::RecordAudit(_) | Self::RememberSources(_) => false,
         }
     }
 
@@ -73,6 +83,10 @@ impl Operation {
             Self::Mark(mark) => mark.apply(batch),
             Self::Unmark(unmark) => unmark.apply(batch),
             Self::PutAside(aside) => aside.apply(batch),
+            Self::Replay(replay) => replay.apply(batch),
+            Self::Discard(discard) => discard.apply(batch),
+            Self::RecordAudit(audit) => audit.apply(batch),
+            Self::RememberSources(sources) => sources.apply(batch),
         }
     }
 
@@ -87,6 +101,10 @@ impl Operation {
             Self::Mark(mark) => mark.finish(),
             Self::Unmark(unmark) => unmark.finish(),
             Self::PutAside(aside) => aside.finish(memory),
+            Self::Replay(replay) => replay.finish(memory),
+            Self::Discard(discard) => discard.finish(),
+            Self::RecordAudit(audit) => audit.finish(),
+            Self::RememberSources(sources) => sources.finish(),
         }
     }
 
@@ -101,6 +119,10 @@ impl Operation {
             Self::Mark(mark) => tell(mark.answer, Err(error)),
             Self::Unmark(unmark) => tell(unmark.answer, Err(error)),
             Self::PutAside(aside) => tell(aside.answer, Err(error)),
+            Self::Replay(replay) => tell(replay.answer, Err(error)),
+            Self::Discard(discard) => tell(discard.answer, Err(error)),
+            Self::RecordAudit(audit) => tell(audit.answer, Err(error)),
+            Self::RememberSources(sources) => tell(sources.answer, Err(error)),
         }
     }
 }

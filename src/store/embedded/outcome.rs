@@ -6,6 +6,14 @@ use crate::delivery::OutcomeRecord;
 /// The version this program writes.
 const VERSION: u8 = 1;
 
+/// So many events share an entry of the index of outcomes: a commit has those of many events in a row.
+const BLOCK_EVENTS: i64 = 64;
+
+/// The block of the index that an event belongs to.
+pub(super) fn block_of(event: i64) -> i64 {
+    event / BLOCK_EVENTS
+}
+
 /// Writes records as lines.
 pub(super) fn encode_lines(records: &[OutcomeRecord]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(records.len() * 192);

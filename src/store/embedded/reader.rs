@@ -12,7 +12,7 @@ use super::super::{decode_dead_letter, decode_delivery, decode_event};
 use super::memory::{Memory, lock};
 use super::{ids, millis, number, outcome, position, schema};
 use crate::clock::Timestamp;
-use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
+use crate::delivery::{DeadLetter, OutcomeRecord};
 use crate::event::{Event, Position};
 
 /// How many bytes of payload one look at the disk brings in for claims.
@@ -20,7 +20,7 @@ const CLAIM_BYTES_MAX: usize = 8 << 20;
 /// How many events.
 const CLAIM_EVENTS_MAX: i64 = 1_024;
 /// How many bytes of records a page of a listing has, if it has several records.
-const PAGE_BYTES_MAX: usize = 16 << 20;
+pub(super) const PAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Connections that read, opened when they are wanted.
 #[derive(Debug)]
@@ -218,40 +218,6 @@ pub(super) fn dead_letters(
 
 fn place(cursor: Option<Cursor>) -> (u64, u64) {
     cursor.and_then(|cursor| cursor.0.first().copied()).unwrap_or_default()
-}
-
-/// The schedule, soonest first.
-pub(super) fn scheduled(
-    connection: &Connection,
-    memory: &Memory,
-    limit: usize,
-) -> Result<Vec<(Timestamp, Delivery)>, ReadError> {
-    let held_until = lock(&memory.schedule).held_until();
-    let mut select = connection.prepare_cached("SELECT key, due_ms FROM delivery ORDER BY due_ms LIMIT ?1")?;
-    // Each held one may stand earlier on disk than it falls due.
-    let rows = i64::try_from(limit.saturating_add(held_until.len())).unwrap_or(i64::MAX);
-    let mut due = select
-        .query_map([rows], |row| {
-            let (key, due_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
-            Ok((held_until.get(&key).copied().unwrap_or(due_ms), key))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
-    due.sort_unstable();
-    due.truncate(limit);
-    let mut select = connection.prepare_cached("SELECT record FROM delivery WHERE key = ?1")?;
-    let (mut deliveries, mut bytes) = (Vec::with_capacity(due.len()), 0);
-    for (due_ms, key) in due {
-        // Between the two queries one may have been settled.
-        let record: Option<Vec<u8>> = select.query_row([key], |row| row.get(0)).optional()?;
-        let Some(record) = record else { continue };
-        bytes += record.len();
-        let due = Timestamp::from_millis(due_ms.max(0).unsigned_abs());
-        deliveries.push((due, decode_delivery(&Bytes::from(record))?));
-        if bytes >= PAGE_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(deliveries)
 }
 
 /// The marks on endpoints.

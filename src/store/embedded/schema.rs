@@ -5,8 +5,11 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+
+use super::super::decode_dead_letter;
 
 /// `Brln`: marks the file as ours for `file(1)` and for [`prepare`].
 const APPLICATION_ID: i64 = 0x4272_6c6e;
@@ -49,10 +52,20 @@ const TABLES: &str = "
     CREATE TABLE endpoint (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// A table that older databases of the same layout lack, and that older programs leave alone: accepted events whose
-/// record can't be read, for somebody to look at.
-const DAMAGED: &str =
-    "CREATE TABLE IF NOT EXISTS damaged (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, record BLOB NOT NULL) STRICT";
+/// What older databases of the same layout lack, and older programs leave alone.
+const ADDED: &str = "
+    -- Accepted events whose record can't be read, for somebody to look at.
+    CREATE TABLE IF NOT EXISTS damaged (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, record BLOB NOT NULL) STRICT;
+    -- Which rows of outcomes have something of which block of events.
+    CREATE TABLE IF NOT EXISTS outcome_of (
+        block INTEGER NOT NULL, outcome INTEGER NOT NULL, PRIMARY KEY (block, outcome)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, record TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS source (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+";
+
+/// Dead letters are found by their delivery. Rows that an older program wrote have none until [`prepare`] fills it in.
+const DEAD_BY_DELIVERY: &str = "CREATE INDEX IF NOT EXISTS dead_delivery ON dead (delivery)";
 
 /// Why a database can't be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -120,11 +133,32 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
     } else if version != VERSION {
         return Err(Error::Newer(version));
     }
-    transaction.execute_batch(DAMAGED)?;
+    transaction.execute_batch(ADDED)?;
+    name_dead_letters(&transaction)?;
     let update = "UPDATE meta SET value = value + 1 WHERE key = 'starts' RETURNING value";
     let starts: i64 = transaction.query_row(update, (), |row| row.get(0))?;
     transaction.commit()?;
     Ok(starts.unsigned_abs())
+}
+
+/// Makes every dead letter known by its delivery.
+fn name_dead_letters(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let columns = "SELECT count(*) FROM pragma_table_info('dead') WHERE name = 'delivery'";
+    if connection.query_row(columns, (), |row| row.get::<_, i64>(0))? == 0 {
+        connection.execute_batch("ALTER TABLE dead ADD COLUMN delivery TEXT")?;
+    }
+    connection.execute_batch(DEAD_BY_DELIVERY)?;
+    let mut select = connection.prepare("SELECT seq, record FROM dead WHERE delivery IS NULL")?;
+    let mut name = connection.prepare("UPDATE dead SET delivery = ?2 WHERE seq = ?1")?;
+    let mut rows = select.query(())?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        // One that can't be read is left as it is; reading it tells why.
+        if let Ok(letter) = decode_dead_letter(&Bytes::from(row.get::<_, Vec<u8>>(1)?)) {
+            names.push((row.get::<_, i64>(0)?, letter.delivery.id));
+        }
+    }
+    names.iter().try_for_each(|(seq, id)| name.execute(params![seq, id.as_str()]).map(drop))
 }
 
 /// The last number used in `table` (`event`, `outcome` or `dead`), also of rows that were trimmed.
@@ -135,7 +169,13 @@ pub(super) fn last_seq(connection: &Connection, table: &str) -> Result<i64, rusq
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::super::encode_dead_letter;
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::delivery::{DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Work};
+    use crate::event::{self, Position};
 
     #[test]
     fn a_database_is_made_once_and_those_of_others_are_refused() {
@@ -159,9 +199,34 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         prepare(&mut connection).unwrap();
         assert_eq!(last_seq(&connection, "dead").unwrap(), 0);
-        connection.execute("INSERT INTO dead VALUES (5, 0, x'')", ()).unwrap();
+        connection.execute("INSERT INTO dead (seq, at_ms, record) VALUES (5, 0, x'')", ()).unwrap();
         assert_eq!(last_seq(&connection, "dead").unwrap(), 5);
         connection.execute_batch("DELETE FROM dead; UPDATE meta SET value = 9 WHERE key = 'dead'").unwrap();
         assert_eq!(last_seq(&connection, "dead").unwrap(), 9);
+    }
+
+    #[test]
+    fn dead_letters_of_an_older_program_are_known_by_their_delivery() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        prepare(&mut connection).unwrap();
+        // As it was before.
+        connection.execute_batch("DROP INDEX dead_delivery; ALTER TABLE dead DROP COLUMN delivery").unwrap();
+        let event = event::sample("evt_1", "order.created", "{}");
+        let delivery = Delivery {
+            id: DeliveryId::derive(&event, "warehouse"),
+            event: EventHead::of(&event, Position { partition: 0, major: 1, minor: 0 }),
+            subscription: "warehouse".into(),
+            attempts: vec![],
+            work: Work::Run(Arc::new(event)),
+        };
+        let id = delivery.id.clone();
+        let (reason, at) = (DeadLetterReason::Gone, Timestamp::from_millis(3));
+        let record = encode_dead_letter(&DeadLetter { delivery, reason, detail: String::new(), at });
+        let insert = "INSERT INTO dead (seq, at_ms, record) VALUES (?1, 3, ?2)";
+        connection.execute(insert, params![1, record]).unwrap();
+        connection.execute(insert, params![2, b"damaged"]).unwrap();
+        prepare(&mut connection).unwrap();
+        let named = "SELECT seq FROM dead WHERE delivery = ?1";
+        assert_eq!(connection.query_row(named, [id.as_str()], |row| row.get::<_, i64>(0)).unwrap(), 1);
     }
 }

@@ -3,6 +3,7 @@
 //! A full disk is survived: what can be refused is refused, and settlements are tried until there is
 //! room. Any other failure ends the store: after a failed write only a fresh start knows what is on disk.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -12,6 +13,7 @@ use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior, params};
 use super::super::{Error, StoreOptions};
 use super::folder::Folder;
 use super::memory::{Changes, Memory, lock};
+use super::operation::Letter;
 use super::outcome;
 use super::queue::Submitted;
 use super::{number, schema};
@@ -98,13 +100,18 @@ pub(super) struct Batch<'a> {
     pub(super) held: Vec<i64>,
     /// Lines of JSON that make the next row of outcomes.
     outcomes: Vec<u8>,
+    /// The blocks of events that they are about.
+    outcome_blocks: BTreeSet<i64>,
 }
 
 impl Batch<'_> {
-    /// Adds outcomes to the row that this batch writes.
-    pub(super) fn record_outcomes(&mut self, lines: &[u8]) -> Result<(), rusqlite::Error> {
+    /// Adds outcomes of an event to the row that this batch writes.
+    pub(super) fn record_outcomes(&mut self, event: i64, lines: &[u8]) -> Result<(), rusqlite::Error> {
         if !self.outcomes.is_empty() && self.outcomes.len() + lines.len() > OUTCOME_ROW_BYTES {
             self.flush_outcomes()?;
+        }
+        if !lines.is_empty() {
+            self.outcome_blocks.insert(outcome::block_of(event));
         }
         outcome::append_lines(&mut self.outcomes, lines);
         Ok(())
@@ -119,17 +126,28 @@ impl Batch<'_> {
             .prepare_cached("INSERT INTO outcome (seq, at_ms, records) VALUES (?1, ?2, ?3)")?
             .execute(params![self.last.outcome, number(self.now.as_millis()), self.outcomes])?;
         self.outcomes.clear();
+        let mut insert = self.transaction.prepare_cached("INSERT INTO outcome_of (block, outcome) VALUES (?1, ?2)")?;
+        while let Some(block) = self.outcome_blocks.pop_first() {
+            insert.execute([block, self.last.outcome])?;
+        }
         Ok(())
     }
 
     /// Keeps a dead letter.
-    pub(super) fn insert_dead_letter(&mut self, record: &[u8]) -> Result<(), rusqlite::Error> {
+    pub(super) fn insert_dead_letter(&mut self, letter: &Letter) -> Result<(), rusqlite::Error> {
         self.last.dead += 1;
         self.changes.dead_added += 1;
         self.transaction
-            .prepare_cached("INSERT INTO dead (seq, at_ms, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![self.last.dead, number(self.now.as_millis()), record])?;
+            .prepare_cached("INSERT INTO dead (seq, at_ms, record, delivery) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![self.last.dead, number(self.now.as_millis()), letter.record, letter.delivery])?;
         Ok(())
+    }
+
+    /// Takes a dead letter away; false when it is not there.
+    pub(super) fn delete_dead_letter(&mut self, seq: i64) -> Result<bool, rusqlite::Error> {
+        let deleted = self.transaction.prepare_cached("DELETE FROM dead WHERE seq = ?1")?.execute([seq])?;
+        self.changes.dead_removed += deleted as u64;
+        Ok(deleted > 0)
     }
 
     /// Takes a delivery out of the schedule.
@@ -253,6 +271,7 @@ impl Writer {
             changes: Changes::default(),
             held: Vec::new(),
             outcomes: Vec::new(),
+            outcome_blocks: BTreeSet::new(),
         };
         let applied = submitted
             .iter_mut()

@@ -13,6 +13,10 @@ pub(super) struct CommonKeys {
     pub(super) processes: String,
     /// Marks on endpoints, by name and kind.
     pub(super) endpoints: String,
+    /// Stream: who did what.
+    pub(super) audit: String,
+    /// Set: every source ever remembered.
+    pub(super) sources: String,
 }
 
 impl CommonKeys {
@@ -21,6 +25,8 @@ impl CommonKeys {
             meta: format!("{prefix}:meta"),
             processes: format!("{prefix}:proc"),
             endpoints: format!("{prefix}:endpoints"),
+            audit: format!("{prefix}:audit"),
+            sources: format!("{prefix}:sources"),
         }
     }
 }
@@ -34,8 +40,12 @@ pub(super) struct PartitionKeys {
     pub(super) due: String,
     /// Stream: dead letters.
     pub(super) dead: String,
+    /// Sorted set: the deliveries that have a dead letter, by the milliseconds of its entry.
+    pub(super) letters: String,
     /// Stream: outcome records, a batch an entry.
     pub(super) outcomes: String,
+    /// Sorted set: an event's milliseconds and the entry of its outcome, by the former; of outcomes that came late.
+    pub(super) later: String,
     /// Stream: what could not be read.
     pub(super) damaged: String,
 }
@@ -48,7 +58,9 @@ impl PartitionKeys {
             events: key("events"),
             due: key("due"),
             dead: key("dead"),
+            letters: key("letters"),
             outcomes: key("outcomes"),
+            later: key("later"),
             damaged: key("damaged"),
             tag,
         }
@@ -80,7 +92,12 @@ impl PartitionKeys {
 ///
 /// [`hasten`]: crate::store::Store::hasten
 pub(super) fn member(delivery: &crate::delivery::Delivery) -> String {
-    format!("{}:{}", delivery.id, delivery.subscription)
+    member_of(&delivery.id, &delivery.subscription)
+}
+
+/// The same of a delivery's id and subscription.
+pub(super) fn member_of(id: &crate::delivery::DeliveryId, subscription: &str) -> String {
+    format!("{id}:{subscription}")
 }
 
 #[cfg(test)]

@@ -4,15 +4,19 @@
 //! partition, so that a busy store makes few large calls. Fences, not locks: whoever lost a claim is told so.
 
 mod append; // Accepted events into the streams.
+mod audit; // Who did what, and which sources there were.
 mod claim; // Events out of the streams.
 mod fault; // What can go wrong, sorted by what to do about it.
+mod history; // What an operator reads.
 mod janitor; // Heartbeats, take-overs, names.
 mod keys; // Names of keys.
 mod layout; // What kind of server and store this is; refuses what would lose events.
 mod link; // One connection, with deadlines.
 mod membership; // Who this process is, and what it holds.
 mod read; // Events, outcomes, dead letters, figures; trimming.
+mod replay; // What an operator changes by hand.
 mod reply; // Answers, taken apart.
+mod scan; // Pages over all partitions, in one order.
 mod schedule; // What is due.
 mod scripts; // The atomic steps.
 mod settle; // Settlements: their lanes.
@@ -300,6 +304,7 @@ impl Store for RedisStore {
     }
 
     async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
-        schedule::scheduled(&self.shared, limit).await
+        let waiting = schedule::listed(&self.shared, None, limit).await?;
+        Ok(waiting.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
     }
 }

@@ -19,7 +19,7 @@ use crate::store::{Cursor, EndpointMark, Error, MarkKind, Stats, decode_dead_let
 /// How many entries of a stream one script call trims.
 const TRIM_ENTRIES_MAX: u64 = 1000;
 /// How many ids buckets an event is looked for in at most.
-const BUCKETS_MAX: u64 = 64;
+const BUCKETS_MAX: u64 = 1_024;
 /// In a cursor over outcomes: this many records of an entry were given, in the low bits of the sequence.
 const GIVEN_BITS: u32 = 20;
 const GIVEN_ALL: u64 = (1 << GIVEN_BITS) - 1;
@@ -203,7 +203,8 @@ pub(super) async fn trim(shared: &Shared) -> Result<u64, Error> {
         let old: Vec<_> =
             newest_old.into_iter().flat_map(|newest| (0..4).filter_map(move |back| newest.checked_sub(back))).collect();
         let run = shared.link.run(&scripts::TRIM, |command| {
-            command.arg(3 + old.len()).arg(&keys.events).arg(&keys.outcomes).arg(&keys.dead);
+            command.arg(5 + old.len()).arg(&keys.events).arg(&keys.outcomes).arg(&keys.dead);
+            command.arg(&keys.letters).arg(&keys.later);
             for bucket in &old {
                 command.arg(keys.ids(*bucket));
             }

@@ -12,15 +12,18 @@ use futures_util::future::{join_all, try_join_all};
 use redis::Value;
 
 use super::fault::Fault;
+use super::keys::{PartitionKeys, member_of};
 use super::link::CALL_TIME_MAX;
 use super::reply;
 use super::{Shared, scripts};
 use crate::clock::Timestamp;
-use crate::delivery::{Delivery, whole_millis};
-use crate::store::{DeliveryClaim, DueDeliveries, Error, decode_delivery};
+use crate::delivery::whole_millis;
+use crate::store::{DeliveryClaim, DeliveryKey, DueDeliveries, Error, WaitingDelivery, decode_delivery};
 
 /// How many entries of the schedule one call of [`hasten`] looks at.
 const HASTEN_STEP_ENTRIES: usize = 500;
+/// How much of a partition's schedule is looked through for the deliveries of one subscription.
+const LISTED_ENTRIES_MAX: usize = 100_000;
 /// How many records are fetched with one command: an answer of this many large bodies is still bearable.
 const FETCH_RECORDS_MAX: usize = 64;
 
@@ -174,50 +177,92 @@ pub(super) async fn hasten(shared: &Shared, subscriptions: &[Arc<str>], max: usi
 }
 
 /// The milliseconds of a score.
-fn whole(score: &str) -> Result<u64, Fault> {
+pub(super) fn whole(score: &str) -> Result<u64, Fault> {
     let whole = score.split('.').next().and_then(|whole| whole.parse().ok());
     whole.ok_or_else(|| Fault::strange("a read of the schedule"))
 }
 
-/// The schedule, soonest first.
-pub(super) async fn scheduled(shared: &Shared, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
-    if limit == 0 {
-        return Ok(Vec::new());
+/// A delivery in the schedule; `None` when its record can't be read, which is told of when it is claimed.
+fn waiting_delivery(shared: &Shared, score: &str, record: &Bytes) -> Result<Option<WaitingDelivery>, Fault> {
+    let due = whole(score)?;
+    // A score with a half is the end of a lease.
+    let held = score.contains('.') && due > shared.ids.now_ms();
+    let delivery = decode_delivery(record).ok();
+    Ok(delivery.map(|delivery| WaitingDelivery { due: Timestamp::from_millis(due), held, delivery }))
+}
+
+/// A delivery, if it is in the schedule.
+pub(super) async fn waiting(shared: &Shared, key: &DeliveryKey) -> Result<Option<WaitingDelivery>, Fault> {
+    let Some(keys) = shared.partitions.get(usize::from(key.event.partition)) else { return Ok(None) };
+    let member = member_of(&key.id, &key.subscription);
+    let (mut score, mut record) = (redis::cmd("ZSCORE"), redis::cmd("GET"));
+    score.arg(&keys.due).arg(&member);
+    record.arg(keys.record(&member));
+    let (score, record) =
+        tokio::try_join!(shared.link.call(&score, CALL_TIME_MAX), shared.link.call(&record, CALL_TIME_MAX))?;
+    match (reply::text(score)?, reply::bytes(record)?) {
+        (score, Some(record)) if !score.is_empty() => waiting_delivery(shared, &score, &record),
+        _ => Ok(None),
     }
-    let commands: Vec<_> = shared
-        .partitions
-        .iter()
-        .map(|keys| {
-            let mut command = redis::cmd("ZRANGE");
-            command.arg(&keys.due).arg(0).arg(limit - 1).arg("WITHSCORES");
-            command
-        })
-        .collect();
-    let answers = try_join_all(commands.iter().map(|command| shared.link.call(command, CALL_TIME_MAX))).await?;
-    let mut soonest = Vec::new();
-    for (partition, answer) in answers.into_iter().enumerate() {
-        let mut values = reply::array(answer)?.into_iter();
+}
+
+/// The first of a partition's schedule that are of the subscription: score and member.
+async fn soonest(
+    shared: &Shared,
+    keys: &PartitionKeys,
+    subscription: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, String)>, Fault> {
+    let mut found = Vec::new();
+    let mut rank = 0;
+    while found.len() < limit && rank < LISTED_ENTRIES_MAX {
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(&keys.due).arg(rank).arg(rank + HASTEN_STEP_ENTRIES - 1).arg("WITHSCORES");
+        let mut values = reply::array(shared.link.call(&command, CALL_TIME_MAX).await?)?.into_iter();
+        let is_end = values.len() < 2 * HASTEN_STEP_ENTRIES;
         while let (Some(member), Some(score)) = (values.next(), values.next()) {
-            soonest.push((whole(&reply::text(score)?)?, partition, reply::text(member)?));
+            let member = reply::text(member)?;
+            let of = member.split_once(':').map(|(_, subscription)| subscription);
+            if found.len() < limit && (subscription.is_none() || of == subscription) {
+                found.push((reply::text(score)?, member));
+            }
+        }
+        rank += HASTEN_STEP_ENTRIES;
+        if is_end {
+            break;
         }
     }
-    soonest.sort();
-    soonest.truncate(limit);
+    Ok(found)
+}
+
+/// The schedule, soonest first; of one subscription or of all.
+pub(super) async fn listed(
+    shared: &Shared,
+    subscription: Option<&str>,
+    limit: usize,
+) -> Result<Vec<WaitingDelivery>, Error> {
+    let looks = shared.partitions.iter().map(|keys| soonest(shared, keys, subscription, limit));
+    let mut listed = Vec::new();
+    for (partition, found) in try_join_all(looks).await?.into_iter().enumerate() {
+        for (score, member) in found {
+            listed.push((whole(&score)?, partition, score, member));
+        }
+    }
+    listed.sort();
+    listed.truncate(limit);
     let fetches = (0..shared.partitions.len()).map(|partition| {
-        let members = soonest.iter().filter(|entry| entry.1 == partition).map(|entry| entry.2.clone()).collect();
+        let members = listed.iter().filter(|entry| entry.1 == partition).map(|entry| entry.3.clone()).collect();
         fetch(shared, partition, members)
     });
     let mut records: Vec<_> = try_join_all(fetches).await?.into_iter().map(Vec::into_iter).collect();
-    let mut scheduled = Vec::with_capacity(soonest.len());
-    for (score, partition, _) in soonest {
-        // A record that is gone was settled between the two reads; one that can't be read is told of when it is claimed.
-        if let Some((_, Some(record))) = records[partition].next()
-            && let Ok(delivery) = decode_delivery(&record)
-        {
-            scheduled.push((Timestamp::from_millis(score), delivery));
+    let mut waiting = Vec::with_capacity(listed.len());
+    for (_, partition, score, _) in listed {
+        // A record that is gone was settled between the two reads.
+        if let Some((_, Some(record))) = records[partition].next() {
+            waiting.extend(waiting_delivery(shared, &score, &record)?);
         }
     }
-    Ok(scheduled)
+    Ok(waiting)
 }
 
 #[cfg(test)]

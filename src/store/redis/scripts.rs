@@ -39,6 +39,7 @@ scripts! {
     APPEND = "scripts/append.lua",
     CLAIM_DUE = "scripts/claim_due.lua",
     DESCRIBE = "scripts/describe.lua",
+    DISCARD = "scripts/discard.lua",
     DROP_DUE = "scripts/drop_due.lua",
     DROP_EVENT = "scripts/drop_event.lua",
     FORGET = "scripts/forget.lua",
@@ -47,6 +48,8 @@ scripts! {
     HEARTBEAT = "scripts/heartbeat.lua",
     JOIN = "scripts/join.lua",
     LEAVE = "scripts/leave.lua",
+    REPLAY = "scripts/replay.lua",
+    SCAN = "scripts/scan.lua",
     SETTLE_DELIVERIES = "scripts/settle_deliveries.lua",
     SETTLE_EVENTS = "scripts/settle_events.lua",
     STATS = "scripts/stats.lua",
@@ -65,7 +68,7 @@ mod tests {
             let first = text.lines().next().unwrap();
             match *file {
                 "scripts/append.lua" => assert_eq!(first, "#!lua"),
-                "scripts/stats.lua" => assert_eq!(first, "#!lua flags=no-writes"),
+                "scripts/scan.lua" | "scripts/stats.lua" => assert_eq!(first, "#!lua flags=no-writes"),
                 _ => assert_eq!(first, "#!lua flags=allow-oom", "{file}"),
             }
         }

@@ -81,7 +81,10 @@ pub(super) async fn event(
         id: StreamId { milliseconds: major, sequence: minor },
         outcomes: lines(&outcomes),
         deliveries,
-        dead_letters: dead_letters.iter().map(encode_dead_letter).collect(),
+        dead_letters: dead_letters
+            .iter()
+            .map(|dead| (dead.delivery.id.to_string(), encode_dead_letter(dead)))
+            .collect(),
         ahead,
         reply,
     };
@@ -113,7 +116,8 @@ pub(super) async fn delivery(
     };
     let (reply, answer) = oneshot::channel();
     let outcome = lines(outcome.as_slice());
-    let item = DeliveryItem { member: member.clone(), fence, state, wait_ms, outcome, record, reply };
+    let event_ms = delivery.event.position.major;
+    let item = DeliveryItem { member: member.clone(), fence, event_ms, state, wait_ms, outcome, record, reply };
     let lane = lanes.get(partition).ok_or(Error::Closed)?;
     lane.send(Item::Delivery(item)).await.map_err(|_| Error::Closed)?;
     let settled = answer.await.map_err(|_| Error::Closed)?;
@@ -122,7 +126,7 @@ pub(super) async fn delivery(
 }
 
 /// Outcome records as JSON, one a line.
-fn lines(outcomes: &[OutcomeRecord]) -> String {
+pub(super) fn lines(outcomes: &[OutcomeRecord]) -> String {
     let mut text = String::new();
     for outcome in outcomes {
         if !text.is_empty() {

@@ -13,6 +13,8 @@ use crate::store::{Error, Settled};
 pub(super) struct DeliveryItem {
     pub(super) member: String,
     pub(super) fence: u64,
+    /// When its event was accepted.
+    pub(super) event_ms: u64,
     pub(super) state: &'static str,
     pub(super) wait_ms: u64,
     pub(super) outcome: String,
@@ -80,14 +82,15 @@ async fn write_once(shared: &Shared, partition: u16, sequence: u64, items: &[Del
     // A delivery's fence is its score, not the consumer: any name will do, it only carries the sequence.
     let name = shared.membership.current().map_or_else(|| "none".into(), |member| member.name);
     let run = shared.link.run(&scripts::SETTLE_DELIVERIES, |command| {
-        command.arg(4 + items.len()).arg(keys.owner(&name)).arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes);
+        command.arg(6 + items.len()).arg(keys.owner(&name)).arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes);
+        command.arg(&keys.letters).arg(&keys.later);
         for item in items {
             command.arg(keys.record(&item.member));
         }
         command.arg(sequence);
         for item in items {
             command.arg(&item.member).arg(item.fence).arg(item.state).arg(item.wait_ms);
-            command.arg(&item.outcome).arg(item.record.as_slice());
+            command.arg(&item.outcome).arg(item.record.as_slice()).arg(item.event_ms);
         }
     });
     let written = reply::text(run.await?)?;

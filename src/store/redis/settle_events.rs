@@ -7,6 +7,7 @@ use redis::Value;
 use tokio::sync::oneshot;
 
 use super::fault::Fault;
+use super::history::SETTLED_SOON_MS;
 use super::keys::GROUP;
 use super::reply::{self, StreamId};
 use super::settle::{GaveUp, count_within, patiently};
@@ -25,7 +26,8 @@ pub(super) struct EventItem {
     pub(super) outcomes: String,
     /// Member, wait in milliseconds (-1: goes on being held), record (empty: it is written ahead).
     pub(super) deliveries: Vec<(String, i64, Vec<u8>)>,
-    pub(super) dead_letters: Vec<Vec<u8>>,
+    /// The delivery's id and the dead letter.
+    pub(super) dead_letters: Vec<(String, Vec<u8>)>,
     /// What is too much for one call.
     pub(super) ahead: Option<Ahead>,
     /// Answers the fence of the deliveries that go on being held.
@@ -36,7 +38,7 @@ impl EventItem {
     fn bytes(&self) -> usize {
         self.outcomes.len()
             + self.deliveries.iter().map(|delivery| delivery.2.len() + DELIVERY_EXTRA_BYTES).sum::<usize>()
-            + self.dead_letters.iter().map(Vec::len).sum::<usize>()
+            + self.dead_letters.iter().map(|letter| letter.1.len() + DELIVERY_EXTRA_BYTES).sum::<usize>()
     }
 }
 
@@ -147,14 +149,15 @@ async fn write_once(
     let outcomes = items.iter().map(|item| item.outcomes.as_str()).filter(|lines| !lines.is_empty());
     let outcomes = outcomes.collect::<Vec<_>>().join("\n");
     let deliveries: usize = items.iter().map(|item| item.deliveries.len()).sum();
+    let oldest_ms = items.iter().map(|item| item.id.milliseconds).min().unwrap_or_default();
     let sets: Vec<_> = items
         .iter()
         .filter_map(|item| item.ahead.as_ref().map(|ahead| (item.id, ahead.letters_written())))
         .filter(|(_, letters)| *letters > 0)
         .collect();
     let run = shared.link.run(&scripts::SETTLE_EVENTS, |command| {
-        command.arg(5 + deliveries + sets.len()).arg(&keys.events).arg(keys.owner(&member.name));
-        command.arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes);
+        command.arg(7 + deliveries + sets.len()).arg(&keys.events).arg(keys.owner(&member.name));
+        command.arg(&keys.due).arg(&keys.dead).arg(&keys.outcomes).arg(&keys.letters).arg(&keys.later);
         for (member, ..) in items.iter().flat_map(|item| &item.deliveries) {
             command.arg(keys.record(member));
         }
@@ -162,7 +165,7 @@ async fn write_once(
             command.arg(keys.letters_ahead(*event));
         }
         command.arg(GROUP).arg(sequence).arg(lease).arg(&outcomes);
-        command.arg(items.len()).arg(deliveries).arg(sets.len());
+        command.arg(items.len()).arg(deliveries).arg(sets.len()).arg(oldest_ms).arg(SETTLED_SOON_MS);
         for item in items {
             command.arg(item.id.to_string());
         }
@@ -172,8 +175,8 @@ async fn write_once(
         for (_, letters) in &sets {
             command.arg(*letters);
         }
-        for letter in items.iter().flat_map(|item| &item.dead_letters) {
-            command.arg(letter.as_slice());
+        for (delivery, letter) in items.iter().flat_map(|item| &item.dead_letters) {
+            command.arg(delivery).arg(letter.as_slice());
         }
     });
     let mut answer = reply::array(run.await?)?.into_iter();

@@ -168,8 +168,8 @@ async fn write_once(shared: &Shared, partition: u16, item: &EventItem, records: 
     };
     let keys = &shared.partitions[usize::from(partition)];
     let run = shared.link.run(&scripts::WRITE_AHEAD, |command| {
-        command.arg(4 + records.deliveries.len()).arg(keys.owner(&owner.name));
-        command.arg(&keys.due).arg(&keys.dead).arg(keys.letters_ahead(item.id));
+        command.arg(5 + records.deliveries.len()).arg(keys.owner(&owner.name));
+        command.arg(&keys.due).arg(&keys.dead).arg(keys.letters_ahead(item.id)).arg(&keys.letters);
         for (member, _) in &records.deliveries {
             command.arg(keys.record(member));
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::super::super::{Hold, Settled};
+use super::super::super::{Hold, Settled, encode_dead_letter};
 use super::super::memory::{Memory, lock};
 use super::super::number;
 use super::super::writer::Batch;
 use super::{Answer, tell};
-use crate::delivery::whole_millis;
+use crate::delivery::{DeadLetter, whole_millis};
 
 /// Acknowledges an event.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(in super::super) struct SettleEvent {
     /// Its outcomes, as lines of JSON.
     pub(in super::super) outcomes: Vec<u8>,
     pub(in super::super) scheduled: Vec<Placing>,
-    pub(in super::super) dead_letters: Vec<Vec<u8>>,
+    pub(in super::super) dead_letters: Vec<Letter>,
     /// Whether the event was still there to be settled.
     pub(in super::super) written: bool,
     /// The answer has the fences of those deliveries that go on being held.
@@ -37,10 +37,25 @@ pub(in super::super) struct Placing {
     pub(in super::super) placed: Option<(i64, i64)>,
 }
 
+/// A dead letter that is to be kept.
+#[derive(Debug)]
+pub(in super::super) struct Letter {
+    pub(in super::super) delivery: String,
+    pub(in super::super) record: Vec<u8>,
+}
+
+impl Letter {
+    pub(in super::super) fn of(letter: &DeadLetter) -> Self {
+        Self { delivery: letter.delivery.id.as_str().to_owned(), record: encode_dead_letter(letter) }
+    }
+}
+
 /// Settles a claimed delivery.
 #[derive(Debug)]
 pub(in super::super) struct SettleDelivery {
     pub(in super::super) fence: u64,
+    /// Its event.
+    pub(in super::super) event: i64,
     /// Its outcome, as a line of JSON.
     pub(in super::super) outcome: Vec<u8>,
     pub(in super::super) next: NextRow,
@@ -56,14 +71,14 @@ pub(in super::super) enum NextRow {
     Ended,
     /// It is this record from now on, and falls due after this many milliseconds.
     Waits(Vec<u8>, u64),
-    /// It goes away, and this record goes among the dead letters.
-    Dead(Vec<u8>),
+    /// It goes away, and this goes among the dead letters.
+    Dead(Letter),
 }
 
 impl SettleEvent {
     pub(super) fn bytes(&self) -> usize {
         let scheduled: usize = self.scheduled.iter().map(|placing| placing.record.len()).sum();
-        self.outcomes.len() + scheduled + self.dead_letters.iter().map(Vec::len).sum::<usize>()
+        self.outcomes.len() + scheduled + self.dead_letters.iter().map(|letter| letter.record.len()).sum::<usize>()
     }
 
     pub(super) fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
@@ -73,11 +88,11 @@ impl SettleEvent {
             return Ok(());
         }
         batch.changes.settled += 1;
-        batch.record_outcomes(&self.outcomes)?;
+        batch.record_outcomes(self.seq, &self.outcomes)?;
         for placing in &mut self.scheduled {
             placing.apply(batch)?;
         }
-        self.dead_letters.iter().try_for_each(|record| batch.insert_dead_letter(record))
+        self.dead_letters.iter().try_for_each(|letter| batch.insert_dead_letter(letter))
     }
 
     pub(super) fn finish(self, memory: &Memory) {
@@ -150,7 +165,7 @@ impl SettleDelivery {
     pub(super) fn bytes(&self) -> usize {
         let record = match &self.next {
             NextRow::Ended => 0,
-            NextRow::Waits(record, _) | NextRow::Dead(record) => record.len(),
+            NextRow::Waits(record, _) | NextRow::Dead(Letter { record, .. }) => record.len(),
         };
         self.outcome.len() + record
     }
@@ -160,7 +175,7 @@ impl SettleDelivery {
         let Some(key) = lock(&batch.memory.schedule).begin_settling(self.fence) else {
             return Ok(());
         };
-        batch.record_outcomes(&self.outcome)?;
+        batch.record_outcomes(self.event, &self.outcome)?;
         let mut due = None;
         match &self.next {
             NextRow::Ended => batch.delete_delivery(key)?,
@@ -172,8 +187,8 @@ impl SettleDelivery {
                     .execute(params![key, due_ms, record])?;
                 due = Some(due_ms);
             }
-            NextRow::Dead(record) => {
-                batch.insert_dead_letter(record)?;
+            NextRow::Dead(letter) => {
+                batch.insert_dead_letter(letter)?;
                 batch.delete_delivery(key)?;
             }
         }

@@ -6,8 +6,8 @@ use rusqlite::params;
 
 use super::super::ids;
 use super::super::memory::{Memory, lock};
-use super::super::number;
 use super::super::writer::Batch;
+use super::super::{number, outcome};
 use super::{Answer, tell};
 
 /// How many events one step of trimming removes at most.
@@ -61,7 +61,8 @@ impl Trim {
         batch.changes.events_removed += events;
         batch.changes.dead_removed += dead;
         let damaged = trim_rows(batch, "damaged", old)?;
-        self.removed = events + outcomes + dead + damaged;
+        let audit = trim_rows(batch, "audit", old)?;
+        self.removed = events + outcomes + dead + damaged + audit;
         if self.removed > 0 {
             // Trimmed numbers must not be given out again after a restart.
             let mut keep = batch.transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
@@ -98,6 +99,8 @@ fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> 
         Some(last) => {
             let removed = batch.transaction.prepare_cached("DELETE FROM event WHERE seq <= ?1")?.execute([last])?;
             ids::trim(&batch.transaction, last)?;
+            let mut forget = batch.transaction.prepare_cached("DELETE FROM outcome_of WHERE block < ?1")?;
+            forget.execute([outcome::block_of(last)])?;
             Ok(removed as u64)
         }
         None => Ok(0),

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes what is older than the retention, in a bounded step; of the events only what is settled.
--- KEYS: 1 events, 2 outcomes, 3 dead, 4.. ids buckets that are past the retention
+-- KEYS: 1 events, 2 outcomes, 3 dead, 4 letters, 5 later, 6.. ids buckets that are past the retention
 -- ARGV: 1 group, 2 retention ms, 3 limit   -> how much was removed
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -41,5 +41,9 @@ if not groups.err then
 end
 trim(KEYS[2], expired)
 trim(KEYS[3], expired)
-if #KEYS > 3 then redis.call('UNLINK', unpack(KEYS, 4)) end
+for n = 4, 5 do
+  local old = redis.call('ZRANGEBYSCORE', KEYS[n], '-inf', '(' .. string.match(expired, '^%d+'), 'LIMIT', 0, ARGV[3])
+  if #old > 0 then removed = removed + redis.call('ZREM', KEYS[n], unpack(old)) end
+end
+if #KEYS > 5 then redis.call('UNLINK', unpack(KEYS, 6)) end
 return removed

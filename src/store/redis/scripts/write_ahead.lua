@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Writes a part of an event's settlement ahead of it, when it is too large for one call. What no settlement follows expires.
--- KEYS: 1 owner, 2 due, 3 dead, 4 set: the dead letters written, 5.. the records of the deliveries
+-- KEYS: 1 owner, 2 due, 3 dead, 4 set: the dead letters written, 5 letters, 6.. the records of the deliveries
 -- ARGV: 1 life of what is written ahead in ms, then per delivery: member, record, then per dead letter: delivery's id, letter
 -- -> 'WRITTEN', or 'LOST'
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'LOST' end
 local at = 2
-for n = 5, #KEYS do
+for n = 6, #KEYS do
   -- A record that the schedule has already must not expire.
   if redis.call('ZSCORE', KEYS[2], ARGV[at]) then
     redis.call('SET', KEYS[n], ARGV[at + 1])
@@ -16,7 +16,8 @@ for n = 5, #KEYS do
 end
 for n = at, #ARGV, 2 do
   if redis.call('SISMEMBER', KEYS[4], ARGV[n]) == 0 then
-    redis.call('XADD', KEYS[3], '*', 'd', ARGV[n + 1])
+    local letter = redis.call('XADD', KEYS[3], '*', 'd', ARGV[n + 1])
+    redis.call('ZADD', KEYS[5], string.match(letter, '^%d+'), ARGV[n])
     redis.call('SADD', KEYS[4], ARGV[n])
   end
 end
