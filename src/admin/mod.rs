@@ -4,6 +4,7 @@
 //! probes need no token, everything else needs one where tokens are configured. A web page can't change anything.
 
 mod endpoints; // Endpoints: held and released.
+pub mod operations; // What an operator can ask and do.
 mod site; // Posts that a web page makes.
 
 use std::convert::Infallible;

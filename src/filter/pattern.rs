@@ -58,6 +58,17 @@ impl TypePattern {
         }
         Ok(Self { segments, open })
     }
+
+    /// Whether an event type fits.
+    pub fn matches(&self, event_type: &str) -> bool {
+        let mut segments = event_type.split('.');
+        let fits = |own: &Segment| match (own, segments.next()) {
+            (Segment::Exact(exact), Some(segment)) => **exact == *segment,
+            (Segment::Any, Some(_)) => true,
+            (_, None) => false,
+        };
+        self.segments.iter().all(fits) && (self.open || segments.next().is_none())
+    }
 }
 
 /// Patterns as a tree of segments. A look-up walks only the branches that fit.
@@ -127,7 +138,9 @@ mod tests {
     fn fits(pattern: &str, event_type: &str) -> bool {
         let mut index = TypeIndex::default();
         index.insert(&TypePattern::parse(pattern).unwrap(), 7);
-        index.lookup(event_type) == [7]
+        let fits = index.lookup(event_type) == [7];
+        assert_eq!(TypePattern::parse(pattern).unwrap().matches(event_type), fits, "{pattern} and {event_type}");
+        fits
     }
 
     #[test]
