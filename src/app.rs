@@ -93,6 +93,7 @@ impl Router {
         let store = open_store(config, clock).await?;
         // Before the first attempt: what was paused stays paused.
         snapshot.apply_marks(&store.endpoint_marks().await?);
+        store.remember_sources(&source_names(config)).await?;
         Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
     }
 
@@ -167,6 +168,10 @@ impl Router {
             config_status: {
                 let reloader = Arc::clone(&reloader);
                 Box::new(move || json(&reloader.status()))
+            },
+            schedule_changed: {
+                let dispatcher = Arc::clone(&dispatcher);
+                Box::new(move || dispatcher.schedule_changed())
             },
         });
         let administering = tokio::spawn(admin.serve(state, stop_administering.clone()));
@@ -302,6 +307,11 @@ impl Router {
 
 fn json(status: &reload::Status) -> serde_json::Value {
     serde_json::to_value(status).expect("a status has string keys only")
+}
+
+/// The names of the sources, by which events are looked up later.
+fn source_names(config: &Config) -> Vec<Arc<str>> {
+    config.sources.iter().map(|source| Arc::clone(&source.name)).collect()
 }
 
 /// What `/readyz` says of a shut gate.

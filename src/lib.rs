@@ -31,7 +31,7 @@
 //! | where | what | never |
 //! |---|---|---|
 //! | `accept/` | HTTP in → stored event | answers 2xx before the store did |
-//! | `admin/` | probes, metrics, holding and releasing endpoints | serves producers |
+//! | `admin/` | probes, metrics, endpoints; `operations/` is what operators ask and do, over HTTP and from the command line | serves producers |
 //! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts | holds work that the store does not hold too |
 //! | `filter/` | patterns, `where` | reads a clock or keeps state |
 //! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
-//! | `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `metrics.rs` | the vocabulary | import a stage |
+//! | `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -119,7 +119,7 @@
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.
 
 pub mod accept; // Authenticate the request, store the event, answer 202.
-pub mod admin; // The operator's door: health, metrics.
+pub mod admin; // The operator's door: health, metrics, what became of events, doing it again.
 pub mod app; // Wires it all; the only file that knows every stage.
 pub mod attempt; // Vocabulary: one try at a delivery.
 pub mod breaker; // Vocabulary: leaving alone what keeps failing.
@@ -139,3 +139,4 @@ pub mod secret; // Vocabulary: values that are never printed.
 pub mod send; // One attempt.
 pub mod settle; // Delivered, retry at, dead letter.
 pub mod store; // The only place where durable state is.
+pub mod tail; // Vocabulary: what happens, told as it happens.

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::store::Stats;
+use crate::tail::Tail;
 
 /// A label for the source that an event came in by.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -82,6 +83,7 @@ const AGE_SECONDS: &[f64] =
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
+    tail: Tail,
     accepted: Family<BySource, Counter>,
     duplicates: Family<BySource, Counter>,
     refused: Family<ByStatus, Counter>,
@@ -170,6 +172,7 @@ impl Default for Metrics {
         registry.register("ingest_connections", "Open connections of producers", ingest_connections.clone());
         Self {
             registry: Arc::new(registry),
+            tail: Tail::default(),
             accepted,
             duplicates,
             refused,
@@ -261,6 +264,11 @@ impl Metrics {
     /// Open connections of producers.
     pub fn ingest_connections(&self) -> &Gauge {
         &self.ingest_connections
+    }
+
+    /// What happens, told as it happens: the same moments that are counted here.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// Everything in the text format that Prometheus reads (OpenMetrics 1.0).

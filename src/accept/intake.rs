@@ -27,8 +27,10 @@ use super::sources::Sources;
 use super::trace_context;
 use crate::clock::Clock;
 use crate::config::{Ingest, Source};
+use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::store::{self, Appended, Store};
+use crate::tail::{Happening, HappeningEvent, What};
 
 /// A body of this size or more is read by a thread of its own, so that it delays no other request.
 const OWN_THREAD_BYTES_MIN: usize = 256 * 1024;
@@ -177,8 +179,14 @@ impl Intake {
             .map(|draft| draft.into_event(&source.name, traceparent, now, &self.ids))
             .collect();
         let ids: Vec<_> = events.iter().map(|event| event.id.clone()).collect();
+        let told = self.metrics.tail().is_watched().then(|| happening(&events));
         let appended = in_time(self.settings.store_timeout, self.store.append(events)).await;
         let appended = appended.map_err(|error| self.refuse_for_store(&error))?;
+        for (happening, appended) in told.into_iter().flatten().zip(&appended) {
+            if matches!(appended, Appended::Stored(_)) {
+                self.metrics.tail().tell(|| happening);
+            }
+        }
         Ok(self.answer_taken(source, ids, &appended, parsed.batch))
     }
 
@@ -247,6 +255,20 @@ impl Intake {
             }
         }
     }
+}
+
+/// What is told of events once they are stored.
+fn happening(events: &[Event]) -> Vec<Happening> {
+    let of = |event: &Event| Happening {
+        at: event.accepted_at,
+        event: HappeningEvent {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            event_type: event.event_type.clone(),
+        },
+        what: What::Accepted,
+    };
+    events.iter().map(of).collect()
 }
 
 /// The store's word, or that there was none in time: then nobody knows whether the events are stored.

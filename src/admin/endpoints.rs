@@ -1,17 +1,17 @@
 //! Endpoints as the operator sees them: which there are, which are held, and holding and releasing them. The marks are in the
 //! store, so they outlive a restart and count for every router; others see them within two seconds.
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::Full;
+use http::StatusCode;
 use serde_json::json;
 
-use super::{State, json_answer, problem, store_problem};
+use super::State;
+use super::answers::{Answer, json_answer, problem, store_problem};
+use super::operations::{Caller, audit};
 use crate::store::{EndpointMark, MarkKind, hasten_all};
 
 impl State {
     /// Every endpoint that a subscription uses.
-    pub(super) async fn endpoints(&self) -> Response<Full<Bytes>> {
+    pub(super) async fn endpoints(&self) -> Answer {
         let marks = match self.store.endpoint_marks().await {
             Ok(marks) => marks,
             Err(error) => return store_problem(&error),
@@ -39,7 +39,7 @@ impl State {
     }
 
     /// Holds an endpoint's deliveries from now on.
-    pub(super) async fn pause(&self, name: &str) -> Response<Full<Bytes>> {
+    pub(super) async fn pause(&self, caller: &Caller, name: &str) -> Answer {
         let snapshot = self.snapshot.load_full();
         let Some(endpoint) = snapshot.endpoints().find(|state| *state.endpoint.name == *name) else {
             return no_endpoint();
@@ -59,11 +59,12 @@ impl State {
         // Whoever took over the store's marks in between has taken this one away again.
         endpoint.set_mark(MarkKind::Paused, true);
         tracing::info!(endpoint = name, "endpoint paused; its deliveries wait until it is resumed");
+        audit::note(&*self.store, caller, "pause-endpoint", name, String::new()).await;
         json_answer(&json!({ "name": name, "wasPaused": was_paused }))
     }
 
     /// Takes a mark away and makes what waits for the endpoint due now.
-    pub(super) async fn release(&self, name: &str, kind: MarkKind) -> Response<Full<Bytes>> {
+    pub(super) async fn release(&self, caller: &Caller, name: &str, kind: MarkKind) -> Answer {
         let snapshot = self.snapshot.load_full();
         let Some(endpoint) = snapshot.endpoints().find(|state| *state.endpoint.name == *name) else {
             return no_endpoint();
@@ -81,15 +82,16 @@ impl State {
                 Err(error) => return store_problem(&error),
             },
         };
-        let (done, was) = match kind {
-            MarkKind::Disabled => ("enabled", "wasDisabled"),
-            MarkKind::Paused => ("resumed", "wasPaused"),
+        let (action, done, was) = match kind {
+            MarkKind::Disabled => ("enable-endpoint", "enabled", "wasDisabled"),
+            MarkKind::Paused => ("resume-endpoint", "resumed", "wasPaused"),
         };
         tracing::info!(endpoint = name, due, "endpoint {done}");
+        audit::note(&*self.store, caller, action, name, format!("{due} deliveries are due now")).await;
         json_answer(&json!({ "name": name, was: was_marked, "deliveriesDue": due }))
     }
 }
 
-fn no_endpoint() -> Response<Full<Bytes>> {
+fn no_endpoint() -> Answer {
     problem(StatusCode::NOT_FOUND, "no subscription uses an endpoint of this name")
 }

@@ -1,37 +1,43 @@
-//! The operator's door, on a listener of its own: health, readiness, metrics, holding and releasing endpoints.
+//! The operator's door, on a listener of its own: health, readiness, metrics, endpoints, and what operators ask and do.
 //!
 //! Takes requests from the operator's network only (loopback by default); never serves producers. The
 //! probes need no token, everything else needs one where tokens are configured. A web page can't change anything.
 
+mod answers; // JSON, text, problem documents.
+mod api; // From a request to an operation, and back.
 mod endpoints; // Endpoints: held and released.
 pub mod operations; // What an operator can ask and do.
+mod route; // Which path is what.
 mod site; // Posts that a web page makes.
+mod tail; // What happens, as it happens.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::answers::{Answer, json_answer, problem, text};
+use self::operations::{Caller, audit};
+use self::route::Route;
 use crate::clock::Clock;
 use crate::config;
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{self, MarkKind, Store};
+use crate::store::{MarkKind, Store};
+
+pub use self::tail::TailQuery;
 
 /// Connections served at one time: a scraper, probes and a few people.
 const CONNECTIONS_MAX: usize = 64;
@@ -57,6 +63,18 @@ pub struct State {
     pub reload: Box<dyn Fn() -> Reloading + Send + Sync>,
     /// Which generation of the config is in use.
     pub config_status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Tells that something in the schedule has become due.
+    pub schedule_changed: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a request came by.
+struct Visit {
+    /// The other side's address.
+    peer: IpAddr,
+    /// When the listener stops.
+    stop: CancellationToken,
+    /// Places for those who watch.
+    watchers: Arc<Semaphore>,
 }
 
 /// A reload under way.
@@ -98,12 +116,13 @@ impl Listener {
     /// Serves until `stop`.
     pub async fn serve(self, state: Arc<State>, stop: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let watchers = Arc::new(Semaphore::new(tail::WATCHERS_MAX));
         loop {
             let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, peer)) => (stream, peer.ip()),
                     Err(error) => {
                         tracing::warn!(%error, "admin: a connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -112,10 +131,11 @@ impl Listener {
                 },
             };
             let (state, stop) = (Arc::clone(&state), stop.clone());
+            let visit = Arc::new(Visit { peer, stop: stop.clone(), watchers: Arc::clone(&watchers) });
             tokio::spawn(async move {
                 let service = service_fn(|request| {
-                    let state = Arc::clone(&state);
-                    async move { Ok::<_, Infallible>(state.answer(&request).await) }
+                    let (state, visit) = (Arc::clone(&state), Arc::clone(&visit));
+                    async move { Ok::<_, Infallible>(state.answer(request, &visit).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -133,86 +153,70 @@ impl Listener {
 }
 
 impl State {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        let segments: Vec<&str> = path.split('/').skip(1).collect();
-        let known = match segments[..] {
-            ["healthz" | "readyz" | "metrics"] | ["api", "v1", "endpoints" | "config"] => Method::GET,
-            ["api", "v1", "endpoints", _, "enable" | "pause" | "resume"] | ["api", "v1", "reload"] => Method::POST,
-            _ => return problem(StatusCode::NOT_FOUND, "nothing is served at this path"),
+    async fn answer(&self, request: Request<Incoming>, visit: &Visit) -> Answer {
+        let Some(route) = Route::of(request.uri().path()) else {
+            return problem(StatusCode::NOT_FOUND, "nothing is served at this path");
         };
-        if request.method() != known {
-            let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; see `allow`");
-            refused.headers_mut().insert(ALLOW, known.as_str().parse().expect("a method is a header value"));
-            return refused;
+        if request.method() != route.method() {
+            return answers::wrong_method(&route.method());
         }
-        let is_probe = matches!(segments[..], ["healthz" | "readyz"]);
-        if !is_probe && !self.may_enter(request) {
-            let mut refused =
-                problem(StatusCode::UNAUTHORIZED, "send one of `admin.tokens` as `Authorization: Bearer …`");
-            refused.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
-            return refused;
-        }
-        if known == Method::POST
+        let Some(who) = self.who(request.headers(), visit.peer).or(route.is_probe().then(String::new)) else {
+            return answers::no_token();
+        };
+        if route.method() == Method::POST
             && let Err(why) = site::check(request.headers(), !self.tokens.is_empty())
         {
             return problem(StatusCode::FORBIDDEN, why);
         }
-        match segments[..] {
-            ["healthz"] => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-            ["readyz"] => match (self.not_ready)() {
-                None => text(StatusCode::OK, "text/plain; charset=utf-8", "ready\n".to_owned()),
+        let caller = Caller { who, now: self.clock.now() };
+        let (parts, body) = request.into_parts();
+        let query = parts.uri.query();
+        match route {
+            Route::Healthz => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+            Route::Readyz => match (self.not_ready)() {
+                None => text(StatusCode::OK, "text/plain; charset=utf-8", "ready\n"),
                 Some(reason) => {
                     text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{reason}\n"))
                 }
             },
-            ["metrics"] => text(
+            Route::Metrics => text(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.metrics.render(),
             ),
-            ["api", "v1", "endpoints"] => self.endpoints().await,
-            ["api", "v1", "endpoints", name, "enable"] => self.release(name, MarkKind::Disabled).await,
-            ["api", "v1", "endpoints", name, "pause"] => self.pause(name).await,
-            ["api", "v1", "endpoints", name, "resume"] => self.release(name, MarkKind::Paused).await,
-            ["api", "v1", "config"] => json_answer(&(self.config_status)()),
-            ["api", "v1", "reload"] => match (self.reload)().await {
-                (true, status) => json_answer(&status),
-                (false, status) => text(StatusCode::UNPROCESSABLE_ENTITY, "application/json", status.to_string()),
+            Route::Endpoints => self.endpoints().await,
+            Route::Enable(name) => self.release(&caller, &name, MarkKind::Disabled).await,
+            Route::Pause(name) => self.pause(&caller, &name).await,
+            Route::Resume(name) => self.release(&caller, &name, MarkKind::Paused).await,
+            Route::Config => json_answer(&(self.config_status)()),
+            Route::Reload => self.reload(&caller).await,
+            Route::Tail => match api::read_query(query) {
+                Ok(query) => tail::answer(self.metrics.tail(), query, &visit.watchers, visit.stop.clone()),
+                Err(error) => answers::refused(&error),
             },
-            _ => unreachable!("every known path is matched above"),
+            Route::Operation(operation) => self.operate(operation, query, body, &caller).await,
         }
     }
 
-    fn may_enter(&self, request: &Request<Incoming>) -> bool {
+    async fn reload(&self, caller: &Caller) -> Answer {
+        let (is_used, status) = (self.reload)().await;
+        if !is_used {
+            return text(StatusCode::UNPROCESSABLE_ENTITY, "application/json", status.to_string());
+        }
+        let detail = format!("generation {} is in use", status["generation"]);
+        audit::note(&*self.store, caller, "reload", "config", detail).await;
+        json_answer(&status)
+    }
+
+    /// Who asks: the place of the token in the config, or where the caller came from when none is configured; `None` when he may not.
+    fn who(&self, headers: &HeaderMap, peer: IpAddr) -> Option<String> {
         if self.tokens.is_empty() {
-            return true;
+            return Some(if peer.is_loopback() { "loopback".to_owned() } else { peer.to_string() });
         }
-        let given = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-        let Some(token) = given.and_then(|value| value.strip_prefix(b"Bearer ")) else { return false };
+        let token = headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")?;
         // Every token is compared, so that the time does not tell which one is near.
-        self.tokens.iter().fold(false, |found, known| found | known.matches(token))
+        let known = self.tokens.iter().enumerate();
+        let found = known.fold(None, |found, (place, known)| if known.matches(token) { Some(place) } else { found });
+        found.map(|place| format!("admin.tokens[{place}]"))
     }
-}
-
-fn store_problem(error: &store::Error) -> Response<Full<Bytes>> {
-    problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
-}
-
-fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
-    let body = json!({
-        "title": status.canonical_reason().unwrap_or("error"), "status": status.as_u16(), "detail": detail,
-    });
-    text(status, "application/problem+json", body.to_string())
-}
-
-fn json_answer(body: &serde_json::Value) -> Response<Full<Bytes>> {
-    text(StatusCode::OK, "application/json", body.to_string())
-}
-
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-use super::{Error, load};
+use super::{Error, load, source_names};
 use crate::accept::Intake;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
@@ -134,6 +134,9 @@ impl Reloader {
             Ok(marks) => drop(snapshot.apply_marks(&marks)),
             // They are read every few seconds anyway; only an endpoint that is new here could be sent something until then.
             Err(error) => tracing::warn!(%error, "the marks on endpoints could not be read"),
+        }
+        if let Err(error) = self.store.remember_sources(&source_names(&config)).await {
+            tracing::warn!(%error, "new sources could not be remembered: their events are found by id and source only");
         }
         let generation = snapshot.generation;
         // Routes first: an event of a new source must never meet the old routes.

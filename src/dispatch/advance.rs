@@ -20,6 +20,7 @@ use crate::plugin::{ChainEnd, ChainRun};
 use crate::send::body_for;
 use crate::settle::{self, Decision};
 use crate::store::{EndpointMark, MarkKind};
+use crate::tail::{Happening, What};
 
 /// How far apart deliveries come back whose plugins could not run. A plugin that can't keep up must not cost the store
 /// more than a few hundred claims a second.
@@ -201,7 +202,7 @@ pub(super) async fn advance(
         }
         Prepared::Failed(event, attempt) => {
             let attempt = Attempt { by: Some(by), ..attempt };
-            log_attempt(duty, &attempt);
+            log_attempt(context, duty, &attempt);
             return Some(conclude(context, duty, attempts, attempt, notes, Work::Run(event)).await);
         }
     };
@@ -228,7 +229,7 @@ pub(super) async fn advance(
         context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
     endpoint.ended(leave, &attempt.result, &context.metrics);
     let attempt = Attempt { by: Some(by), ..attempt };
-    log_attempt(duty, &attempt);
+    log_attempt(context, duty, &attempt);
     Some(conclude(context, duty, attempts, attempt, notes, Work::Send(request)).await)
 }
 
@@ -336,9 +337,14 @@ fn with_jitter(wait: Duration) -> Duration {
 }
 
 /// One line per attempt: its message reads alone, its fields are the same everywhere. Never a body, never a secret.
-fn log_attempt(duty: &Duty, attempt: &Attempt) {
+fn log_attempt(context: &Context, duty: &Duty, attempt: &Attempt) {
     let (event, subscription) = (&duty.event, &duty.consumer.subscription.name);
     let endpoint = &duty.consumer.endpoint.endpoint.name;
+    context.metrics.tail().tell(|| {
+        let (subscription, endpoint) = (Arc::clone(subscription), Arc::clone(endpoint));
+        let what = What::Attempt { subscription, endpoint, attempt: attempt.clone() };
+        Happening { at: context.clock.now(), event: event.into(), what }
+    });
     let (number, duration_ms) = (attempt.number, attempt.duration_ms);
     match &attempt.result {
         AttemptResult::Answered { status: status @ 200..=299, .. } => tracing::info!(

@@ -52,7 +52,7 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
         | Outcome::Discarded { .. } => true,
     };
     if is_news {
-        context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+        context.outcome(&duty.event, &duty.consumer.subscription.name, &outcome);
     }
     let outcome = is_news.then(|| duty.record(outcome, attempts, notes, by, at));
     write(context, DeliverySettlement { claim, outcome, next }).await;
@@ -77,6 +77,7 @@ async fn bury_orphan(context: &Context, claim: DeliveryClaim) {
         by: None,
         at,
     };
+    context.tell_outcome(&delivery.event, outcome.outcome.as_ref().map(|outcome| (&delivery.subscription, outcome)));
     let next = NextState::Dead(DeadLetter { delivery, reason, detail, at });
     write(context, DeliverySettlement { claim, outcome: Some(outcome), next }).await;
 }

@@ -45,7 +45,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         match found.filtered {
             Some(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
-                context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+                context.outcome(&head, &duty.consumer.subscription.name, &outcome);
                 end.outcomes.push(duty.record(outcome, vec![], vec![], None, end.at));
             }
             None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
@@ -78,6 +78,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
 
     let detached = end.take_open(&context, &duties, &open);
     if duties.is_empty() && end.outcomes.is_empty() {
+        context.tell_outcome(&head, None);
         end.outcomes.push(unmatched(&head, end.at));
     }
     let soonest = end.soonest_return();
@@ -179,7 +180,7 @@ impl EventEnd {
                 self.dead_letters.push(duty.dead_letter(attempts.clone(), work, reason, detail, self.at));
             }
         }
-        context.metrics.outcome(&duty.consumer.subscription.name, outcome.as_str());
+        context.outcome(&duty.event, &duty.consumer.subscription.name, &outcome);
         self.outcomes.push(duty.record(outcome, attempts, notes, by, self.at));
     }
 

@@ -25,9 +25,11 @@ pub use snapshot::{Consumer, EndpointState, Snapshot};
 pub use transport::Transport;
 
 use crate::clock::Clock;
+use crate::delivery::{EventHead, Outcome};
 use crate::metrics::Metrics;
 use crate::plugin::PluginHost;
 use crate::store::{self, Store};
+use crate::tail::{Happening, What};
 
 /// How long one claim waits for an event. Short enough that a shutdown is not kept waiting.
 const CLAIM_WAIT: Duration = Duration::from_secs(1);
@@ -68,6 +70,20 @@ struct Context {
 }
 
 impl Context {
+    /// Counts an outcome, and tells it to whoever watches.
+    fn outcome(&self, event: &EventHead, subscription: &Arc<str>, outcome: &Outcome) {
+        self.metrics.outcome(subscription, outcome.as_str());
+        self.tell_outcome(event, Some((subscription, outcome)));
+    }
+
+    /// Tells what became of an event for a subscription, or that no route wanted it.
+    fn tell_outcome(&self, event: &EventHead, of: Option<(&Arc<str>, &Outcome)>) {
+        self.metrics.tail().tell(|| {
+            let (subscription, outcome) = (of.map(|of| Arc::clone(of.0)), of.map(|of| of.1.clone()));
+            Happening { at: self.clock.now(), event: event.into(), what: What::Outcome { subscription, outcome } }
+        });
+    }
+
     /// Wakes the claiming of deliveries when one was written that falls due before the next look at the schedule.
     fn scheduled_in(&self, soonest: Option<Duration>) {
         if soonest.is_some_and(|soonest| soonest < SCHEDULE_LOOK) {

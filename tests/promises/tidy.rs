@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 8] = ["accept", "admin", "dispatch", "filter", "plugin", "send", "settle", "store"];
 
 /// What every stage may import: the vocabulary and the settings.
-const VOCABULARY: [&str; 11] =
-    ["attempt", "breaker", "clock", "config", "delivery", "endpoint", "event", "metrics", "rate", "route", "secret"];
+const VOCABULARY: [&str; 12] = [
+    "attempt", "breaker", "clock", "config", "delivery", "endpoint", "event", "metrics", "rate", "route", "secret",
+    "tail",
+];
 
 /// What a part of the vocabulary may import beyond the vocabulary, and why.
 const EXCEPTIONS: [(&str, &str); 2] = [

@@ -63,8 +63,8 @@ pub async fn list(store: &dyn Store, query: &AuditQuery) -> Result<AuditPage, Er
     })
 }
 
-/// Notes what `caller` did.
-pub async fn note(store: &dyn Store, caller: &Caller, action: &str, target: &str, detail: String) -> Result<(), Error> {
+/// Notes what `caller` did. It is done by then, so when the store does not take the note, the log has it.
+pub async fn note(store: &dyn Store, caller: &Caller, action: &str, target: &str, detail: String) {
     let short = |text: &str| text.chars().take(TEXT_CHARS_MAX).collect();
     let entry = AuditEntry {
         at: caller.now,
@@ -73,6 +73,11 @@ pub async fn note(store: &dyn Store, caller: &Caller, action: &str, target: &str
         target: short(target),
         detail: short(&detail),
     };
-    tracing::info!(who = %entry.who, action, target = %entry.target, detail = %entry.detail, "operator");
-    Ok(store.record_audit(&entry).await?)
+    tracing::info!(who = %entry.who, action, target = %entry.target, detail = %entry.detail, "an operator's doing");
+    if let Err(error) = store.record_audit(&entry).await {
+        tracing::error!(
+            who = %entry.who, action, target = %entry.target, %error,
+            "an operator's doing could not be noted in the audit log"
+        );
+    }
 }

@@ -63,7 +63,7 @@ pub(super) fn span(since: Option<&str>, until: Option<&str>, now: Timestamp, ord
 }
 
 /// Whether a pattern as in routes fits a type.
-pub(super) fn type_filter(pattern: Option<&str>) -> Result<impl Fn(&str) -> bool, Error> {
+pub(in crate::admin) fn type_filter(pattern: Option<&str>) -> Result<impl Fn(&str) -> bool + use<>, Error> {
     let pattern = pattern.map(|text| {
         crate::filter::TypePattern::parse(text).map_err(|error| Error::Invalid(format!("`type`: `{text}`: {error}")))
     });
@@ -83,7 +83,7 @@ pub async fn list(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Res
             && query.aggregate_id.as_ref().is_none_or(|id| *id == event.aggregate_id)
     };
     let found = pages::find(
-        async |cursor, limits| store.scan_events(&scan, cursor, limits).await,
+        |cursor, limits| store.scan_events(&scan, cursor, limits),
         cursor,
         limit,
         |position, event: Event| wanted(&event).then(|| EventSummary::of(&event, position)),

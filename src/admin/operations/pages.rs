@@ -1,5 +1,7 @@
 //! Through many records of which some are wanted, a bounded step at a time.
 
+use std::pin::Pin;
+
 use crate::event::Position;
 use crate::store::{self, Page, PageLimits, ScanCursor};
 
@@ -17,9 +19,12 @@ pub struct Found<T> {
     pub next: Option<ScanCursor>,
 }
 
+/// A page that is being read.
+type Reading<'s, T> = Pin<Box<dyn Future<Output = Result<Page<(Position, T)>, store::Error>> + Send + 's>>;
+
 /// Reads on from `cursor` until `limit` records were taken, or enough was looked at. `take` gives what is wanted of a record.
-pub async fn find<T, U>(
-    mut read: impl AsyncFnMut(Option<ScanCursor>, PageLimits) -> Result<Page<(Position, T)>, store::Error>,
+pub async fn find<'s, T, U>(
+    read: impl Fn(Option<ScanCursor>, PageLimits) -> Reading<'s, T>,
     mut cursor: Option<ScanCursor>,
     limit: usize,
     mut take: impl FnMut(Position, T) -> Option<U>,

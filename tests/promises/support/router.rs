@@ -31,6 +31,7 @@ pub struct RouterProcess {
     pub ingest: u16,
     pub admin: u16,
     store: String,
+    admin_tokens: String,
     folder: tempfile::TempDir,
     child: Option<Child>,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -43,20 +44,21 @@ impl RouterProcess {
         let (ingest, admin) = (free_port(), free_port());
         let store = store.replace("{folder}", folder.path().to_str().unwrap());
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let router = Self { ingest, admin, store, folder, child: None, client };
+        let router = Self { ingest, admin, store, admin_tokens: "[]".to_owned(), folder, child: None, client };
         router.write_config(rest);
         router
     }
 
     /// Writes the config anew, for a reload or the next start.
     pub fn write_config(&self, rest: &str) {
-        let Self { ingest, admin, store, .. } = self;
+        let Self { ingest, admin, store, admin_tokens, .. } = self;
         let text = format!(
             r#"
 [ingest]
 listen = "127.0.0.1:{ingest}"
 [admin]
 listen = "127.0.0.1:{admin}"
+tokens = {admin_tokens}
 [store]
 url = "{store}"
 [log]
@@ -68,6 +70,11 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
 "#
         );
         std::fs::write(self.folder.path().join("branchline.toml"), text).unwrap();
+    }
+
+    /// The config that is written from here on asks for one of these tokens.
+    pub fn ask_for_tokens(&mut self, tokens: &[&str]) {
+        self.admin_tokens = format!("{tokens:?}");
     }
 
     /// The folder of the config, the store and the log.
@@ -130,6 +137,22 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// A request on the admin listener; the answer's body as JSON, null when it is none.
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, serde_json::Value) {
+        let request = Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.admin));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
     /// POSTs a body to the source; `None` when there was no answer.
