@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -24,6 +25,9 @@ pub(super) const WATCHERS_MAX: usize = 16;
 
 /// How many bytes of lines go out in one piece, about.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// How long nothing is said at most: a reader that has vanished is noticed when a line can't be brought to it.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// What of all that happens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -79,6 +83,7 @@ impl Lines {
             let mut seen = tokio::select! {
                 seen = self.watch.next() => seen?,
                 () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(SILENCE_MAX) => return Some(Bytes::from_static(b"{\"kind\":\"idle\"}\n")),
             };
             loop {
                 self.write(&mut lines, &seen);
@@ -149,4 +154,29 @@ fn line_of(happening: &Happening) -> Value {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::tail::HappeningEvent;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_broken_now_and_then_and_what_is_not_wanted_breaks_none() {
+        let (tail, places) = (Tail::default(), Arc::new(Semaphore::new(1)));
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let wanted = Box::new(|happening: &Happening| happening.event.id == "evt_2");
+        let mut lines = Lines { watch: tail.watch(), wanted, stop: CancellationToken::new(), _place: place };
+        for id in ["evt_1", "evt_2", "evt_3"] {
+            let event = HappeningEvent { id: id.into(), source: "app".into(), event_type: "order.created".into() };
+            tail.tell(|| Happening { at: Timestamp::from_millis(0), event, what: What::Accepted });
+        }
+        let text = async |lines: &mut Lines| String::from_utf8(lines.next().await.unwrap().to_vec()).unwrap();
+        let line = text(&mut lines).await;
+        assert!(line.contains("evt_2") && line.matches('\n').count() == 1, "{line}");
+        assert_eq!(text(&mut lines).await, "{\"kind\":\"idle\"}\n");
+        lines.stop.cancel();
+        assert_eq!(lines.next().await, None);
+    }
 }
