@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::plugin::{Compiler, PluginHost};
 use crate::send::Sender;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::redis::{RedisOptions, RedisStore, RedisTarget};
+use crate::store::redis::{RedisOptions, RedisStore};
 use crate::store::{self, Store};
 
 /// How often the store's figures are read: for `/metrics`, readiness and back-pressure.
@@ -280,6 +280,17 @@ impl Router {
         let stats = stats?;
         self.metrics.store(&stats);
         // What waits in the schedule takes as much room as what was never claimed.
+        let was_short = gate.is_shut_for(accept::Closure::StoreShort);
+        let is_short = stats.memory.is_short(was_short);
+        if is_short && !was_short {
+            let store::Memory { used_bytes, bytes_max } = stats.memory;
+            tracing::warn!(
+                used_bytes,
+                bytes_max,
+                "the store's memory is nearly full: no events are taken until there is room"
+            );
+        }
+        gate.set(accept::Closure::StoreShort, is_short);
         gate.set(accept::Closure::Backlog, stats.backlog + stats.scheduled > self.backlog_events_max);
         Ok(())
     }
@@ -318,7 +329,8 @@ fn source_names(config: &Config) -> Vec<Arc<str>> {
 fn not_ready(closure: accept::Closure) -> String {
     match closure {
         accept::Closure::Backlog => "what waits is over `ingest.backlog_events_max`",
-        accept::Closure::StoreAway => "the store does not answer",
+        accept::Closure::StoreShort => "the store's memory is nearly full",
+        accept::Closure::StoreAway => "the store does not answer or can't take events; the log has more",
         accept::Closure::Draining => "stopping",
     }
     .to_owned()
@@ -326,13 +338,12 @@ fn not_ready(closure: accept::Closure) -> String {
 
 async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Error> {
     let options = config.store.options.clone();
-    let redis = |target| {
-        let partitions = config.store.partitions;
-        RedisStore::open(target, RedisOptions { partitions, store: options.clone(), ..RedisOptions::default() })
-    };
     Ok(match &config.store.url {
-        StoreUrl::File(folder) => Arc::new(EmbeddedStore::open(folder, options.clone(), clock).await?),
-        StoreUrl::Redis(url) => Arc::new(redis(RedisTarget::Single(url.clone())).await?),
-        StoreUrl::RedisCluster(urls) => Arc::new(redis(RedisTarget::Cluster(urls.clone())).await?),
+        StoreUrl::File(folder) => Arc::new(EmbeddedStore::open(folder, options, clock).await?),
+        StoreUrl::Redis(target) => {
+            let partitions = config.store.partitions;
+            let options = RedisOptions { partitions, store: options, ..config.store.redis.clone() };
+            Arc::new(RedisStore::open(target.clone(), options).await?)
+        }
     })
 }

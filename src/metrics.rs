@@ -99,6 +99,8 @@ pub struct Metrics {
     scheduled: Gauge<u64, AtomicU64>,
     overdue_seconds: Gauge<f64, AtomicU64>,
     dead_letters: Gauge<u64, AtomicU64>,
+    store_memory_bytes: Gauge<u64, AtomicU64>,
+    store_memory_limit_bytes: Gauge<u64, AtomicU64>,
     events_in_flight: Gauge,
     attempts_in_flight: Gauge,
     ingest_connections: Gauge,
@@ -164,6 +166,14 @@ impl Default for Metrics {
         );
         let dead_letters = Gauge::default();
         registry.register("dead_letters", "Dead letters kept", dead_letters.clone());
+        let store_memory_bytes = Gauge::default();
+        registry.register("store_memory_bytes", "Memory that the fullest Redis takes", store_memory_bytes.clone());
+        let store_memory_limit_bytes = Gauge::default();
+        registry.register(
+            "store_memory_limit_bytes",
+            "Memory that it may take; 0 when there is no limit",
+            store_memory_limit_bytes.clone(),
+        );
         let events_in_flight = Gauge::default();
         registry.register("events_in_flight", "Events this process holds", events_in_flight.clone());
         let attempts_in_flight = Gauge::default();
@@ -188,6 +198,8 @@ impl Default for Metrics {
             scheduled,
             overdue_seconds,
             dead_letters,
+            store_memory_bytes,
+            store_memory_limit_bytes,
             events_in_flight,
             attempts_in_flight,
             ingest_connections,
@@ -249,6 +261,8 @@ impl Metrics {
         self.scheduled.set(stats.scheduled);
         self.overdue_seconds.set(Duration::from_millis(stats.overdue_ms).as_secs_f64());
         self.dead_letters.set(stats.dead_letters);
+        self.store_memory_bytes.set(stats.memory.used_bytes);
+        self.store_memory_limit_bytes.set(stats.memory.bytes_max);
     }
 
     /// An event is claimed; it is held until the answer is dropped.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Closure {
     /// More events wait than `backlog_events_max`.
     Backlog,
+    /// The store's memory is nearly full.
+    StoreShort,
     /// The store can't be reached.
     StoreAway,
     /// The router is stopping.
@@ -28,10 +30,17 @@ impl Gate {
         }
     }
 
+    /// Whether it is shut for this reason, and perhaps for others.
+    pub fn is_shut_for(&self, closure: Closure) -> bool {
+        self.0.load(Ordering::Relaxed) & bit(closure) != 0
+    }
+
     /// Why it is shut, if it is: what a producer has to wait longest for.
     pub fn closure(&self) -> Option<Closure> {
         let reasons = self.0.load(Ordering::Relaxed);
-        [Closure::Draining, Closure::StoreAway, Closure::Backlog].into_iter().find(|reason| reasons & bit(*reason) != 0)
+        [Closure::Draining, Closure::StoreAway, Closure::StoreShort, Closure::Backlog]
+            .into_iter()
+            .find(|reason| reasons & bit(*reason) != 0)
     }
 }
 
@@ -40,6 +49,7 @@ const fn bit(closure: Closure) -> u8 {
         Closure::Backlog => 1,
         Closure::StoreAway => 2,
         Closure::Draining => 4,
+        Closure::StoreShort => 8,
     }
 }
 
@@ -56,6 +66,10 @@ mod tests {
         gate.set(Closure::StoreAway, true);
         assert_eq!(gate.closure(), Some(Closure::StoreAway));
         gate.set(Closure::StoreAway, false);
+        gate.set(Closure::StoreShort, true);
+        assert_eq!(gate.closure(), Some(Closure::StoreShort));
+        assert!(gate.is_shut_for(Closure::Backlog) && !gate.is_shut_for(Closure::StoreAway));
+        gate.set(Closure::StoreShort, false);
         assert_eq!(gate.closure(), Some(Closure::Backlog));
         gate.set(Closure::Backlog, false);
         assert_eq!(gate.closure(), None);

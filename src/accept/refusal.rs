@@ -195,6 +195,12 @@ impl Refusal {
                 "Too many events wait to be delivered",
                 again("the router takes no events until some are delivered"),
             ),
+            Self::Shut(Closure::StoreShort) => (
+                S::SERVICE_UNAVAILABLE,
+                "store-nearly-full",
+                "The store is nearly full",
+                again("the router takes no events until its store has room again"),
+            ),
             Self::Shut(Closure::StoreAway) => (
                 S::SERVICE_UNAVAILABLE,
                 "store-away",
@@ -227,7 +233,7 @@ impl Refusal {
     /// When a producer may try again, in seconds.
     const fn retry_after_seconds(&self) -> Option<u16> {
         match self {
-            Self::Shut(Closure::Backlog) | Self::StoreFull => Some(10),
+            Self::Shut(Closure::Backlog | Closure::StoreShort) | Self::StoreFull => Some(10),
             Self::Shut(Closure::StoreAway | Closure::Draining) | Self::StoreUnsure => Some(5),
             Self::BodiesFull => Some(1),
             Self::BadHead(_)
@@ -330,6 +336,7 @@ mod tests {
     fn every_503_says_when_to_come_back() {
         for refusal in [
             Refusal::Shut(Closure::Backlog),
+            Refusal::Shut(Closure::StoreShort),
             Refusal::Shut(Closure::StoreAway),
             Refusal::Shut(Closure::Draining),
             Refusal::BodiesFull,

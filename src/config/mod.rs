@@ -34,6 +34,7 @@ use crate::endpoint::Endpoint;
 use crate::route::Route;
 use crate::secret::Secret;
 use crate::store::StoreOptions;
+use crate::store::redis::{RedisOptions, RedisTarget};
 
 /// Everything `branchline serve` needs to know.
 #[derive(Clone, Debug)]
@@ -111,6 +112,8 @@ pub struct StoreSettings {
     pub partitions: u16,
     /// `retention` (default 7 d), `dedupe_window` (default 10 min); the lease follows from the longest endpoint timeout.
     pub options: StoreOptions,
+    /// `[store.redis]`: what is waited for, what is checked, how much memory may be taken. Its partitions and retention are those above.
+    pub redis: RedisOptions,
 }
 
 /// Which store.
@@ -118,10 +121,9 @@ pub struct StoreSettings {
 pub enum StoreUrl {
     /// `file:PATH`: embedded, in this folder; a relative path is relative to the config file.
     File(PathBuf),
-    /// `redis://…` or `rediss://…`: one server. The URL may hold a password.
-    Redis(Secret),
-    /// `redis+cluster://host:port,host:port…`: a Cluster, as a list of `redis://` URLs.
-    RedisCluster(Vec<Secret>),
+    /// `redis://…`, `rediss://…`: one server; `redis+sentinel://host:port,…/service`: the master of a service;
+    /// `redis+cluster://host:port,…`: a Cluster. The URL may hold a password.
+    Redis(RedisTarget),
 }
 
 /// `[delivery]`.

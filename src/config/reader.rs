@@ -333,6 +333,15 @@ impl<'a> Entry<'a> {
         count
     }
 
+    /// As `true` or `false`.
+    pub fn flag(&self) -> Option<bool> {
+        let flag = self.value.as_bool();
+        if flag.is_none() {
+            self.fault(format!("must be `true` or `false`, not {}", values::number_or_kind(self.value)));
+        }
+        flag
+    }
+
     /// As a size in bytes in a range: a number, or text with a unit.
     pub fn bytes(&self, range: &RangeInclusive<usize>) -> Option<usize> {
         let parsed = match self.value {

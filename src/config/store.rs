@@ -1,19 +1,26 @@
 //! `[store]`: which store, and how long it keeps what. The URL may hold a password: no message shows it.
 
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Entry, Table};
 use super::secrets::Plain;
-use super::values::{days, seconds};
+use super::values::{self, GIB, MIB, MILLISECOND, days, seconds};
 use super::{PluginSpec, StoreSettings, StoreUrl};
 use crate::endpoint::Endpoint;
 use crate::route::Route;
 use crate::secret::Secret;
 use crate::store::StoreOptions;
+use crate::store::redis::{Check, Checks, OnFault, RedisOptions, RedisTarget, SentinelTarget, Wait};
 
-const CLUSTER_NODES_MAX: usize = 1_000;
+/// Less than this holds no backlog worth the name.
+const MEMORY_BYTES: RangeInclusive<usize> = 16 * MIB..=64 * 1024 * GIB;
+/// Stands in the URL of a master that Sentinels name; whoever connects puts the real one in its place.
+const MASTER_HOST: &str = "master";
+const NODES_MAX: usize = 1_000;
 /// One server does one thing at a time: more partitions only make its batches smaller (by a third fewer events/s with four).
 const PARTITIONS: u16 = 1;
 const PARTITIONS_OF_A_CLUSTER: u16 = 16;
@@ -23,11 +30,12 @@ pub(super) fn store(mut table: Table<'_>) -> StoreSettings {
         Some(entry) => entry.store_url(),
         None => None,
     };
-    let url = url.unwrap_or_else(|| StoreUrl::File(table.reading.origins.root_folder().join("data")));
+    let mut url = url.unwrap_or_else(|| StoreUrl::File(table.reading.origins.root_folder().join("data")));
     let partitions = match url {
-        StoreUrl::RedisCluster(_) => PARTITIONS_OF_A_CLUSTER,
-        StoreUrl::File(_) | StoreUrl::Redis(_) => PARTITIONS,
+        StoreUrl::Redis(RedisTarget::Cluster(_)) => PARTITIONS_OF_A_CLUSTER,
+        StoreUrl::File(_) | StoreUrl::Redis(RedisTarget::Single(_) | RedisTarget::Sentinel(_)) => PARTITIONS,
     };
+    let redis = redis_options(table.section("redis"), &mut url);
     let defaults = StoreOptions::default();
     let settings = StoreSettings {
         url,
@@ -37,9 +45,77 @@ pub(super) fn store(mut table: Table<'_>) -> StoreSettings {
             dedupe_window: table.duration("dedupe_window", defaults.dedupe_window, seconds(1)..=days(30)),
             lease: defaults.lease,
         },
+        redis,
     };
     table.end();
     settings
+}
+
+/// `[store.redis]`: what only matters there.
+fn redis_options(mut table: Table<'_>, url: &mut StoreUrl) -> RedisOptions {
+    let user = table.find("sentinel_user").and_then(|entry| entry.text().map(Cow::into_owned));
+    let password = table.find_secret("sentinel_password").and_then(|entry| entry.secret(Plain::Warn));
+    if let StoreUrl::Redis(RedisTarget::Sentinel(target)) = url {
+        (target.sentinel_user, target.sentinel_password) = (user, password);
+    }
+    let defaults = RedisOptions::default();
+    let options = RedisOptions {
+        wait: table.find("wait").and_then(|entry| wait(entry.table()?)),
+        checks: table.find("checks").map_or_else(Checks::default, |entry| checks(&entry)),
+        memory_bytes_max: table
+            .find("memory_bytes_max")
+            .and_then(|entry| entry.bytes(&MEMORY_BYTES))
+            .map(|max| max as u64),
+        retention_when_short: table.duration(
+            "retention_when_short",
+            defaults.retention_when_short,
+            seconds(1)..=days(3_650),
+        ),
+        ..defaults
+    };
+    table.end();
+    options
+}
+
+/// What is waited for before `202`.
+fn wait(mut table: Table<'_>) -> Option<Wait> {
+    let defaults = Wait::default();
+    let wait = Wait {
+        replicas: table.count("replicas", defaults.replicas, 0..=100),
+        fsync: table.find("fsync").and_then(|entry| entry.flag()).unwrap_or(defaults.fsync),
+        timeout: table.duration("timeout", defaults.timeout, MILLISECOND..=seconds(60)),
+    };
+    let waits = wait.replicas > 0 || wait.fsync;
+    if !waits {
+        let message = format!("`{}` waits for nothing: give `replicas`, or `fsync = true`, or leave it out", table.key);
+        table.reading.fault(&table.key, super::origins::Part::Value, message, None);
+    }
+    table.end();
+    waits.then_some(wait)
+}
+
+/// One word for all checks, or a word for some.
+fn checks(entry: &Entry<'_>) -> Checks {
+    if !entry.value.is_object() {
+        return entry.parse(on_fault).map_or_else(Checks::default, Checks::all);
+    }
+    let mut checks = Checks::default();
+    if let Some(mut table) = entry.table() {
+        for check in Check::ALL {
+            checks.set(check, table.parsed(check.name(), checks.on(check), on_fault));
+        }
+        table.end();
+    }
+    checks
+}
+
+fn on_fault(text: &str) -> Result<OnFault, String> {
+    match text {
+        "refuse" => Ok(OnFault::Refuse),
+        "warn" => Ok(OnFault::Warn),
+        "ignore" => Ok(OnFault::Ignore),
+        _ => Err(format!("must be `refuse`, `warn` or `ignore`, not {}", values::quoted(text))),
+    }
 }
 
 /// How long a claimed delivery is held: longer than any chain of plugins and attempt can take, with a retry of the settling.
@@ -89,27 +165,56 @@ fn store_url(text: &str, folder: &Path) -> Result<StoreUrl, String> {
             let (user, hosts, _) = parts(rest);
             check_host(hosts)?;
             check_user(user)?;
-            Ok(StoreUrl::Redis(Secret::new(text)))
+            Ok(StoreUrl::Redis(RedisTarget::Single(Secret::new(text))))
         }
         "redis+cluster" | "rediss+cluster" => {
             let scheme = scheme.trim_end_matches("+cluster");
             let (user, hosts, tail) = parts(rest);
             check_user(user)?;
-            let hosts: Vec<&str> = hosts.split(',').collect();
-            if hosts.len() > CLUSTER_NODES_MAX {
-                return Err(format!("lists more than {CLUSTER_NODES_MAX} nodes"));
-            }
-            let mut nodes = Vec::with_capacity(hosts.len());
-            for host in hosts {
-                check_host(host)?;
-                nodes.push(Secret::new(format!("{scheme}://{user}{host}{tail}")));
-            }
-            Ok(StoreUrl::RedisCluster(nodes))
+            let nodes = hosts_of(hosts)?.map(|host| Secret::new(format!("{scheme}://{user}{host}{tail}")));
+            Ok(StoreUrl::Redis(RedisTarget::Cluster(nodes.collect())))
         }
-        "redis+sentinel" | "rediss+sentinel" => Err("names a Sentinel, which is not supported yet; use the URL of \
-                                                     the server, or an address that follows the master"
-            .to_owned()),
+        "redis+sentinel" | "rediss+sentinel" => {
+            let scheme = scheme.trim_end_matches("+sentinel");
+            let (user, hosts, tail) = parts(rest);
+            check_user(user)?;
+            let hosts = hosts_of(hosts)?;
+            let (service, database) = service(tail)?;
+            Ok(StoreUrl::Redis(RedisTarget::Sentinel(SentinelTarget {
+                sentinels: hosts.map(|host| Secret::new(format!("{scheme}://{host}"))).collect(),
+                sentinel_user: None,
+                sentinel_password: None,
+                service: service.to_owned(),
+                master: Secret::new(format!("{scheme}://{user}{MASTER_HOST}/{database}")),
+            })))
+        }
         _ => Err(unknown_scheme()),
+    }
+}
+
+/// The hosts of a list.
+fn hosts_of(list: &str) -> Result<impl Iterator<Item = String>, String> {
+    let hosts: Vec<String> = list.split(',').map(str::to_owned).collect();
+    if hosts.len() > NODES_MAX {
+        return Err(format!("lists more than {NODES_MAX} nodes"));
+    }
+    hosts.iter().try_for_each(|host| check_host(host))?;
+    Ok(hosts.into_iter())
+}
+
+/// What follows the Sentinels: `/service`, and perhaps `/` and the number of a database.
+fn service(tail: &str) -> Result<(&str, u32), String> {
+    let wrong = || {
+        "must end with `/` and what the Sentinels call the master, and perhaps `/` and the number of a database, for \
+         example `redis+sentinel://a:26379,b:26379,c:26379/mymaster`"
+            .to_owned()
+    };
+    let path = tail.strip_prefix('/').ok_or_else(wrong)?;
+    let (service, database) = path.split_once('/').unwrap_or((path, "0"));
+    let is_name = !service.is_empty() && service.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    match database.parse() {
+        Ok(database) if is_name => Ok((service, database)),
+        _ => Err(wrong()),
     }
 }
 
@@ -151,7 +256,7 @@ fn check_host(host: &str) -> Result<(), String> {
 }
 
 fn unknown_scheme() -> String {
-    "must start with `file:`, `redis://`, `rediss://` or `redis+cluster://`".to_owned()
+    "must start with `file:`, `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`".to_owned()
 }
 
 #[cfg(test)]
@@ -163,11 +268,18 @@ mod tests {
         let url = |text| store_url(text, Path::new("/etc/branchline"));
         assert!(matches!(url("file:data"), Ok(StoreUrl::File(path)) if path == Path::new("/etc/branchline/data")));
         assert!(matches!(url("file:/var/data"), Ok(StoreUrl::File(path)) if path == Path::new("/var/data")));
-        assert!(matches!(url("redis://:pw@cache:6379/2"), Ok(StoreUrl::Redis(_))));
-        assert!(matches!(url("rediss://[::1]:6380"), Ok(StoreUrl::Redis(_))));
-        let Ok(StoreUrl::RedisCluster(nodes)) = url("redis+cluster://me:pw@a:1,b:2,[::1]:3") else { panic!() };
+        assert!(matches!(url("redis://:pw@cache:6379/2"), Ok(StoreUrl::Redis(RedisTarget::Single(_)))));
+        assert!(matches!(url("rediss://[::1]:6380"), Ok(StoreUrl::Redis(RedisTarget::Single(_)))));
+        let Ok(StoreUrl::Redis(RedisTarget::Cluster(nodes))) = url("redis+cluster://me:pw@a:1,b:2,[::1]:3") else {
+            panic!()
+        };
         let nodes: Vec<&str> = nodes.iter().map(Secret::expose).collect();
         assert_eq!(nodes, ["redis://me:pw@a:1", "redis://me:pw@b:2", "redis://me:pw@[::1]:3"]);
+        let sentinel = url("rediss+sentinel://me:pw@a:1,[::1]:2/main/3");
+        let Ok(StoreUrl::Redis(RedisTarget::Sentinel(target))) = sentinel else { panic!() };
+        let sentinels: Vec<&str> = target.sentinels.iter().map(Secret::expose).collect();
+        assert_eq!(sentinels, ["rediss://a:1", "rediss://[::1]:2"]);
+        assert_eq!((target.service.as_str(), target.master.expose()), ("main", "rediss://me:pw@master/3"));
     }
 
     #[test]
@@ -181,7 +293,10 @@ mod tests {
             ("redis://:mark@er@h:1", "`%40`"),
             ("redis://h:marker", "port"),
             ("redis+cluster://a:1,,b:2", "no valid host"),
-            ("redis+sentinel://a:1/master", "not supported yet"),
+            ("redis+sentinel://a:1", "what the Sentinels call the master"),
+            ("redis+sentinel://a:1/", "what the Sentinels call the master"),
+            ("redis+sentinel://a:1/main/marker", "the number of a database"),
+            ("redis+sentinel://:mar/ker@a:1/main", "no valid host"),
         ] {
             let message = store_url(text, Path::new("")).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");

@@ -263,6 +263,25 @@ pub struct Stats {
     pub overdue_ms: u64,
     /// Dead letters kept.
     pub dead_letters: u64,
+    /// How full the memory is where everything is kept in memory.
+    pub memory: Memory,
+}
+
+/// How full a store's memory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// What is taken.
+    pub used_bytes: u64,
+    /// What may be taken; 0 when nobody says.
+    pub bytes_max: u64,
+}
+
+impl Memory {
+    /// Whether it is nearly full: from four fifths on, and then until it is below seven tenths, so that it does not change all the time.
+    pub fn is_short(self, was_short: bool) -> bool {
+        let percent = if was_short { 70 } else { 80 };
+        self.bytes_max > 0 && self.used_bytes.saturating_mul(100) >= self.bytes_max.saturating_mul(percent)
+    }
 }
 
 /// Where a reader of outcomes or dead letters goes on: a place per partition.
@@ -329,6 +348,18 @@ pub(crate) fn partition_of(key: &str, count: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_short_from_four_fifths_until_below_seven_tenths() {
+        let memory = |used_bytes| Memory { used_bytes, bytes_max: 1000 };
+        let mut short = false;
+        let steps = [(799, false), (800, true), (750, true), (700, true), (699, false), (750, false)];
+        for (used, expected) in steps {
+            short = memory(used).is_short(short);
+            assert_eq!(short, expected, "{used}");
+        }
+        assert!(!Memory { used_bytes: u64::MAX, bytes_max: 0 }.is_short(true));
+    }
 
     #[test]
     fn partitions_stay_where_they_are_and_are_even() {

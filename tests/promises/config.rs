@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use branchline::config::{Config, Environment, Errors, LogFormat, Place, StoreUrl};
 use branchline::endpoint::BodyFormat;
+use branchline::store::redis::RedisTarget;
 
 /// Stands for everything that must not be shown.
 const MARKER: &str = "marker";
@@ -178,9 +179,9 @@ fn what_is_allowed_but_dangerous_is_a_warning_with_its_place() {
 #[test]
 fn a_store_may_be_shared() {
     let url = |url: &str| good(&format!("[store]\nurl = \"{url}\"\n"), &[]).store;
-    assert!(matches!(url("rediss://cache.example.com:6380/1").url, StoreUrl::Redis(_)));
+    assert!(matches!(url("rediss://cache.example.com:6380/1").url, StoreUrl::Redis(RedisTarget::Single(_))));
     let cluster = url("redis+cluster://a:6379,b:6379");
-    let StoreUrl::RedisCluster(nodes) = &cluster.url else { panic!("{cluster:?}") };
+    let StoreUrl::Redis(RedisTarget::Cluster(nodes)) = &cluster.url else { panic!("{cluster:?}") };
     assert_eq!(nodes.iter().map(|node| node.expose()).collect::<Vec<_>>(), ["redis://a:6379", "redis://b:6379"]);
     assert_eq!(cluster.partitions, 16);
 }

@@ -15,9 +15,13 @@ mod plugin_languages; // Plugins in every language, from nothing to a delivered 
 mod plugin_tools; // What authors are told.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod plugin_versions; // One version of a plugin in place of another.
+mod redis_failover; // The store in Redis: another server takes the master's place.
 mod redis_faults; // The store in Redis: what it survives.
+mod redis_fitness; // The store in Redis: what kind of server it takes, and when that has no room.
 mod redis_large; // The store in Redis: what is large, what is refused.
+mod redis_load; // Producers and a consumer over a store, and the reckoning.
 mod redis_store; // The store in Redis: the contract.
+mod redis_wait; // The store in Redis: replicas and disks that are waited for.
 mod router; // What an operator relies on.
 mod send; // One attempt, whatever the receiver does.
 mod store_contract; // What every store promises; both stores run it.

@@ -1,8 +1,7 @@
 //! What the store in Redis survives: kills, stops, lost answers, lost scripts, lost data, full memory, broken entries.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use branchline::delivery::Outcome;
@@ -11,6 +10,7 @@ use branchline::store::redis::{RedisOptions, RedisStore, RedisTarget};
 use branchline::store::{Appended, DeliverySettlement, Error, Hold, NextState, Settled, Store, StoreOptions};
 use futures_util::future::join_all;
 
+use crate::redis_load::Load;
 use crate::store_contract::{
     PATIENCE, all_outcomes, append, claim, claim_due_within, claim_within, delivered, event, events, nothing_to_claim,
     outcome_of, rescheduled, settle,
@@ -19,7 +19,7 @@ use crate::support::eventually;
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::redis_server::{RedisCluster, RedisServer};
 
-fn options() -> RedisOptions {
+pub fn options() -> RedisOptions {
     RedisOptions {
         partitions: 4,
         store: StoreOptions { lease: Duration::from_secs(2), ..StoreOptions::default() },
@@ -38,99 +38,16 @@ async fn append_at_last(store: &Arc<dyn Store>, id: &str) {
     eventually("the event is stored", PATIENCE, async || store.append(vec![event(id)]).await.ok()).await;
 }
 
-/// What was said to whom.
-#[derive(Default)]
-struct Ledger {
-    stop: AtomicBool,
-    accepted: Mutex<HashSet<String>>,
-    settled: Mutex<Vec<String>>,
-    away: AtomicUsize,
-}
-
-async fn produce(store: Arc<dyn Store>, ledger: Arc<Ledger>, producer: usize) {
-    for n in 0.. {
-        if ledger.stop.load(Ordering::SeqCst) {
-            return;
-        }
-        let id = format!("evt_{producer}_{n}");
-        match store.append(vec![event(&id)]).await {
-            // Stored or, after an attempt that was answered with an error, known already.
-            Ok(_) => drop(ledger.accepted.lock().unwrap().insert(id)),
-            Err(_) => drop(ledger.away.fetch_add(1, Ordering::SeqCst)),
-        }
-    }
-}
-
-/// Claims and settles; every fifth event goes through the schedule. Ends when there is nothing left to do.
-async fn consume(store: Arc<dyn Store>, ledger: Arc<Ledger>) {
-    loop {
-        let mut idle = true;
-        if let Ok(claims) = store.claim_events(64, Duration::from_millis(100)).await {
-            idle &= claims.is_empty();
-            join_all(claims.into_iter().enumerate().map(async |(n, claim)| {
-                let id = claim.event.id.clone();
-                let hold = Hold::Wait(Duration::from_millis(10));
-                let settlement = if n % 5 == 0 { rescheduled(claim, "warehouse", hold) } else { delivered(claim) };
-                if let Settled::Written(_) = store.settle_event(settlement).await.expect("it is written at last") {
-                    ledger.settled.lock().unwrap().push(id);
-                }
-            }))
-            .await;
-        }
-        if let Ok(due) = store.claim_due(64).await {
-            join_all(due.claims.into_iter().map(async |claim| {
-                let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
-                let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
-                store.settle_delivery(settlement).await.expect("it is written at last");
-            }))
-            .await;
-        }
-        if idle
-            && ledger.stop.load(Ordering::SeqCst)
-            && let Ok(stats) = store.stats().await
-            && (stats.backlog, stats.scheduled) == (0, 0)
-        {
-            return;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_event_is_lost_by_kills_of_redis_with_appendfsync_always() {
     let server = RedisServer::start("always");
-    let store = open(server.target()).await;
-    let ledger = Arc::new(Ledger::default());
-    let producers: Vec<_> =
-        (0..64).map(|n| tokio::spawn(produce(Arc::clone(&store), Arc::clone(&ledger), n))).collect();
-    let consumer = tokio::spawn(consume(Arc::clone(&store), Arc::clone(&ledger)));
+    let load = Load::start(open(server.target()).await, 64);
     for _ in 0..5 {
-        let before = ledger.accepted.lock().unwrap().len();
-        eventually("work goes on", PATIENCE, async || {
-            (ledger.accepted.lock().unwrap().len() > before + 1_000).then_some(())
-        })
-        .await;
+        load.more_accepted(1_000).await;
         server.kill();
         server.restart();
     }
-    ledger.stop.store(true, Ordering::SeqCst);
-    for producer in producers {
-        producer.await.unwrap();
-    }
-    tokio::time::timeout(PATIENCE * 2, consumer).await.expect("everything is settled at last").unwrap();
-    let outcomes = all_outcomes(&store).await;
-    let recorded: HashSet<_> = outcomes.iter().map(|record| record.event_id.clone()).collect();
-    let accepted = ledger.accepted.lock().unwrap().clone();
-    let lost: Vec<_> = accepted.difference(&recorded).collect();
-    assert!(lost.is_empty(), "{} of {} accepted events were lost: {lost:?}", lost.len(), accepted.len());
-    let settled = ledger.settled.lock().unwrap().clone();
-    assert!(settled.iter().all(|id| recorded.contains(id)), "what was said to be settled is settled");
-    let repeated = settled.len() - settled.iter().collect::<HashSet<_>>().len();
-    eprintln!(
-        "{} accepted, {} settled, {repeated} of them twice, {} appends refused, 5 kills",
-        accepted.len(),
-        settled.len(),
-        ledger.away.load(Ordering::SeqCst)
-    );
+    eprintln!("5 kills: {}", load.end().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

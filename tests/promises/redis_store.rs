@@ -8,7 +8,7 @@ use branchline::store::redis::{RedisOptions, RedisStore, RedisTarget};
 use branchline::store::{Store, StoreOptions};
 
 use crate::store_contract::{Fixture, store_contract};
-use crate::support::redis_server::{RedisCluster, RedisServer};
+use crate::support::redis_server::{RedisCluster, RedisServer, newer};
 
 /// Short, so that a crash does not hold a test up.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
@@ -49,6 +49,26 @@ async fn cluster() -> impl Fixture {
     Served { server: RedisCluster::start(), target: RedisCluster::target, partitions: 16 }
 }
 
+/// On a newer server, where there is one; else on the system's once more.
+async fn on_program(name: &str) -> impl Fixture {
+    let arguments = ["--appendonly", "yes", "--appendfsync", "always"];
+    let server = match newer(name) {
+        Some(program) => RedisServer::start_program(&program, &arguments),
+        None => RedisServer::start_with(&arguments),
+    };
+    Served { server, target: RedisServer::target, partitions: 1 }
+}
+
+async fn redis_8_2() -> impl Fixture {
+    on_program("redis-8.2").await
+}
+
+async fn valkey_9_1() -> impl Fixture {
+    on_program("valkey-9.1").await
+}
+
+store_contract!(on_redis_8_2, super::redis_8_2);
+store_contract!(on_valkey_9_1, super::valkey_9_1);
 store_contract!(on_one_server, super::alone);
 store_contract!(on_one_partition, super::one_partition);
 store_contract!(on_a_cluster, super::cluster);

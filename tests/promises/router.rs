@@ -234,7 +234,7 @@ async fn probes_metrics_and_logs_tell_what_happens_and_no_secret() {
 }
 
 /// A route for everything to a path of the receiver.
-fn route_to(receiver: &Receiver, path: &str) -> String {
+pub fn route_to(receiver: &Receiver, path: &str) -> String {
     let url = receiver.url(path);
     format!(
         "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n[endpoints.x]\nurl = \"{url}\"\n[[routes]]\nname = \"all\"\nevents = [\"**\"]\nsubscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n"

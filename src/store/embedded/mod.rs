@@ -217,7 +217,7 @@ impl Store for EmbeddedStore {
         let backlog = lock(&memory.backlog).pending();
         let schedule = lock(&memory.schedule);
         let (scheduled, overdue_ms) = (schedule.count(), schedule.overdue_ms(self.now_ms()));
-        Ok(Stats { backlog, scheduled, overdue_ms, dead_letters: memory.dead_letters() })
+        Ok(Stats { backlog, scheduled, overdue_ms, dead_letters: memory.dead_letters(), ..Stats::default() })
     }
 
     async fn trim(&self) -> Result<u64, Error> {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::append_wait::store_and_wait;
 use super::fault::Fault;
 use super::reply::{self, StreamId};
 use super::{Phase, Shared, scripts};
@@ -23,11 +24,15 @@ use crate::event::{Event, Position};
 use crate::store::{Appended, Error, encode_event, partition_of};
 
 /// How long a caller waits before it is told that the store is away.
-const APPEND_TIME_MAX: Duration = Duration::from_secs(3);
+const APPEND_TIME_MAX: Duration = Duration::from_secs(2);
 /// How many callers may wait in a lane's queue.
 const QUEUE_ITEMS_MAX: usize = 1024;
+/// What one script call takes.
 const BATCH_EVENTS_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// What one wait for replicas or disks is for: as much as gathers while the one before it lasts.
+const WAIT_EVENTS_MAX: usize = 8 * 1024;
+const WAIT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many calls of a lane may be under way: the server need not wait for us between two of them.
 const CALLS_IN_FLIGHT_MAX: usize = 2;
 /// A further call starts only with this much to do: small calls cost the server more per event.
@@ -37,7 +42,7 @@ const BUCKETS_BEFORE_MAX: u64 = 32;
 /// No key lives longer than this, so that a sum of milliseconds stays exact.
 const LIFE_MS_MAX: u64 = 100 * 365 * 86_400_000;
 
-struct NewEvent {
+pub(super) struct NewEvent {
     field: String,
     nonce: String,
     record: Vec<u8>,
@@ -132,21 +137,32 @@ pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) 
     if shared.phase() != Phase::Open {
         return Err(Error::Closed);
     }
-    tokio::time::timeout(APPEND_TIME_MAX, waiting)
+    let limit = time_max(shared);
+    tokio::time::timeout(limit, waiting)
         .await
-        .unwrap_or_else(|_| Err(Error::Away(format!("nothing was stored within {APPEND_TIME_MAX:?}"))))
+        .unwrap_or_else(|_| Err(Error::Away(format!("nothing was stored within {limit:?}"))))
+}
+
+/// How long a caller waits: with replicas or disks also for theirs, and for those that the batch before it waits for.
+fn time_max(shared: &Shared) -> Duration {
+    APPEND_TIME_MAX + shared.options.wait.as_ref().map_or(Duration::ZERO, |wait| 2 * wait.timeout)
 }
 
 async fn run(shared: Arc<Shared>, partition: u16, mut queue: mpsc::Receiver<Submission>) {
     let mut under_way = FuturesUnordered::new();
+    let waits = shared.options.wait.is_some();
+    let (events_max, bytes_max, calls_max) = if waits {
+        (WAIT_EVENTS_MAX, WAIT_BYTES_MAX, 1)
+    } else {
+        (BATCH_EVENTS_MAX, BATCH_BYTES_MAX, CALLS_IN_FLIGHT_MAX)
+    };
     let mut phase = shared.phases();
     loop {
-        let may_start =
-            under_way.is_empty() || (under_way.len() < CALLS_IN_FLIGHT_MAX && queue.len() >= FURTHER_CALL_ITEMS_MIN);
+        let may_start = under_way.is_empty() || (under_way.len() < calls_max && queue.len() >= FURTHER_CALL_ITEMS_MIN);
         tokio::select! {
             Some(()) = under_way.next() => {}
             submission = queue.recv(), if may_start => match submission {
-                Some(first) => under_way.push(store(&shared, partition, gather(first, &mut queue))),
+                Some(first) => under_way.push(store(&shared, partition, gather(first, &mut queue, events_max, bytes_max))),
                 None => break,
             },
             // From here `recv` gives what is left, and then none.
@@ -157,7 +173,12 @@ async fn run(shared: Arc<Shared>, partition: u16, mut queue: mpsc::Receiver<Subm
 }
 
 /// Takes what is queued, up to a batch. A caller that has gone away is not served.
-fn gather(first: Submission, queue: &mut mpsc::Receiver<Submission>) -> Vec<Submission> {
+fn gather(
+    first: Submission,
+    queue: &mut mpsc::Receiver<Submission>,
+    events_max: usize,
+    bytes_max: usize,
+) -> Vec<Submission> {
     let mut batch = Vec::new();
     let (mut events, mut bytes) = (0, 0);
     let mut next = Some(first);
@@ -167,43 +188,58 @@ fn gather(first: Submission, queue: &mut mpsc::Receiver<Submission>) -> Vec<Subm
             bytes += submission.events.iter().map(|event| event.record.len()).sum::<usize>();
             batch.push(submission);
         }
-        next = if events < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX { queue.try_recv().ok() } else { None };
+        next = if events < events_max && bytes < bytes_max { queue.try_recv().ok() } else { None };
     }
     batch
 }
 
 /// Stores a batch and answers its callers.
 async fn store(shared: &Shared, partition: u16, batch: Vec<Submission>) {
-    let deadline = Instant::now() + APPEND_TIME_MAX;
+    let deadline = Instant::now() + time_max(shared);
+    let events: Vec<&NewEvent> = batch.iter().flat_map(|submission| &submission.events).collect();
     let mut outcomes: VecDeque<Result<Appended, Fault>> = VecDeque::new();
-    let mut events: Vec<&NewEvent> = batch.iter().flat_map(|submission| &submission.events).collect();
     // One caller may bring more than a call takes; its events go one call after the other, in order.
-    while !events.is_empty() {
-        let mut bytes = 0;
-        let fits = events
-            .iter()
-            .take(BATCH_EVENTS_MAX)
-            .take_while(|event| {
-                let fits = bytes < BATCH_BYTES_MAX;
-                bytes += event.record.len();
-                fits
-            })
-            .count();
-        let rest = events.split_off(fits);
-        match store_call(shared, partition, &events, deadline).await {
+    let mut calls = calls_of(&events);
+    match &shared.options.wait {
+        Some(wait) => match store_and_wait(shared, partition, &calls, wait, deadline).await {
             Ok(appended) => outcomes.extend(appended.into_iter().map(Ok)),
-            Err(fault) => {
-                outcomes.extend(std::iter::repeat_n(Err(fault), events.len() + rest.len()));
-                break;
+            Err(fault) => outcomes.extend(std::iter::repeat_n(Err(fault), events.len())),
+        },
+        None => {
+            calls.reverse();
+            while let Some(events_of_call) = calls.pop() {
+                match store_call(shared, partition, events_of_call, deadline).await {
+                    Ok(appended) => outcomes.extend(appended.into_iter().map(Ok)),
+                    Err(fault) => {
+                        outcomes.extend(std::iter::repeat_n(Err(fault), events.len() - outcomes.len()));
+                        break;
+                    }
+                }
             }
         }
-        events = rest;
     }
     for submission in batch {
         let results: Result<Vec<_>, Fault> = outcomes.drain(..submission.events.len()).collect();
         // A caller that has gone away knows that it knows nothing.
         let _ = submission.reply.send(results.map_err(Error::from));
     }
+}
+
+/// Events in parts that a call takes.
+fn calls_of<'events>(mut events: &'events [&'events NewEvent]) -> Vec<&'events [&'events NewEvent]> {
+    let mut calls = Vec::new();
+    while !events.is_empty() {
+        let mut bytes = 0;
+        let fits = events.iter().take(BATCH_EVENTS_MAX).take_while(|event| {
+            let fits = bytes < BATCH_BYTES_MAX;
+            bytes += event.record.len();
+            fits
+        });
+        let (call, rest) = events.split_at(fits.count());
+        calls.push(call);
+        events = rest;
+    }
+    calls
 }
 
 /// One script call, made again while its answer does not come. The nonces make the repetition harmless.
@@ -225,12 +261,19 @@ async fn store_call(
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Err(_elapsed) => return Err(Fault::Away(format!("no answer within {APPEND_TIME_MAX:?}"))),
+            Err(_elapsed) => return Err(Fault::Away("no answer in time".to_owned())),
         }
     }
 }
 
 async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Result<Option<Vec<Appended>>, Fault> {
+    let link = shared.append_link(partition);
+    let answer = link.run(&scripts::APPEND, |command| write_call(command, shared, partition, events)).await?;
+    read_answer(shared, partition, events.len(), answer)
+}
+
+/// Adds the keys and arguments of a call.
+pub(super) fn write_call(command: &mut Cmd, shared: &Shared, partition: u16, events: &[&NewEvent]) {
     let keys = &shared.partitions[usize::from(partition)];
     let options = &shared.options.store;
     let width = shared.ids.width_ms;
@@ -238,26 +281,31 @@ async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Re
     let window = whole_millis(options.dedupe_window);
     let before = window.div_ceil(width).min(BUCKETS_BEFORE_MAX).min(bucket);
     let life = whole_millis(options.retention).saturating_add(width.saturating_mul(before + 1)).min(LIFE_MS_MAX);
-    let answer = shared
-        .append_link(partition)
-        .run(&scripts::APPEND, |command| {
-            command.arg(2 + before).arg(&keys.events);
-            for back in 0..=before {
-                command.arg(keys.ids(bucket - back));
-            }
-            command.arg(bucket).arg(width).arg(window).arg(life);
-            for event in events {
-                command.arg(&event.field).arg(&event.nonce).arg(event.record.as_slice());
-            }
-        })
-        .await?;
+    command.arg(2 + before).arg(&keys.events);
+    for back in 0..=before {
+        command.arg(keys.ids(bucket - back));
+    }
+    let waits = shared.options.wait.is_some();
+    command.arg(bucket).arg(width).arg(window).arg(life).arg(u8::from(waits));
+    for event in events {
+        command.arg(&event.field).arg(&event.nonce).arg(event.record.as_slice());
+    }
+}
+
+/// What a call answers; `None` when the bucket of ids has changed, and then the server's clock is known.
+pub(super) fn read_answer(
+    shared: &Shared,
+    partition: u16,
+    events: usize,
+    answer: Value,
+) -> Result<Option<Vec<Appended>>, Fault> {
     let mut answer = reply::array(answer)?.into_iter();
     let now = reply::count(&answer.next().unwrap_or(Value::Nil))?;
     if answer.len() == 0 {
         shared.ids.heard(now);
         return Ok(None);
     }
-    if answer.len() != events.len() {
+    if answer.len() != events {
         return Err(Fault::strange("append"));
     }
     let appended = answer.map(|id| {

@@ -352,7 +352,12 @@ impl Claimer {
                 shared.membership.lose(member.generation);
                 Ok(())
             }
-            fault @ (Fault::Away(_) | Fault::Full(_) | Fault::NoScript | Fault::Denied(_) | Fault::Refused(_)) => {
+            fault @ (Fault::Away(_)
+            | Fault::Full(_)
+            | Fault::Unconfirmed(_)
+            | Fault::NoScript
+            | Fault::Denied(_)
+            | Fault::Refused(_)) => {
                 tokio::time::sleep(wait.min(FAILURE_PAUSE)).await;
                 Err(fault.into())
             }

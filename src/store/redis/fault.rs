@@ -11,6 +11,8 @@ pub(super) enum Fault {
     Away(String),
     /// The server has no memory or no disk for it. The call was not carried out.
     Full(String),
+    /// The call was carried out, but not enough replicas or disks have it in time.
+    Unconfirmed(String),
     /// The stream or its consumer group is not there.
     NoGroup,
     /// The server does not know the script. The call was not carried out.
@@ -59,6 +61,8 @@ impl Fault {
         match text.split(' ').next().unwrap_or_default() {
             "OOM" => Self::Full("the server's memory is at its limit (maxmemory)".to_owned()),
             "MISCONF" => Self::Full("the server can't write to its disk".to_owned()),
+            // A blocking read whose stream was deleted, or whose server was made a replica.
+            "UNBLOCKED" if text.contains("instance state changed") => Self::Away(text),
             "NOGROUP" | "UNBLOCKED" => Self::NoGroup,
             "NOAUTH" | "WRONGPASS" | "NOPERM" => Self::Denied(text),
             "BUSY" | "NOREPLICAS" | "UNKILLABLE" => Self::Away(text),
@@ -71,6 +75,7 @@ impl Fault {
     pub(super) fn wants_new_connection(error: &RedisError) -> bool {
         error.is_unrecoverable_error()
             || error.is_io_error()
+            || (error.code() == Some("UNBLOCKED") && matches!(Self::of(error), Self::Away(_)))
             || matches!(
                 error.kind(),
                 ErrorKind::Server(
@@ -85,6 +90,7 @@ impl From<Fault> for Error {
         match fault {
             Fault::Away(detail) => Self::Away(detail),
             Fault::Full(detail) => Self::Full(detail),
+            Fault::Unconfirmed(detail) => Self::Away(format!("stored, but not safely enough: {detail}")),
             Fault::NoGroup => Self::Away("the consumer group is gone and is being made anew".to_owned()),
             Fault::NoScript => Self::Away("the server lost the scripts".to_owned()),
             Fault::Denied(detail) => Self::Unusable(format!("Redis refuses this router: {detail}")),
@@ -118,6 +124,11 @@ mod tests {
         assert!(matches!(fault("MISCONF Errors writing to the AOF file"), Fault::Full(_)));
         assert!(matches!(fault("LOADING Redis is loading the dataset in memory"), Fault::Away(_)));
         assert!(matches!(fault("READONLY You can't write against a read only replica."), Fault::Away(_)));
+        assert!(matches!(
+            fault("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"),
+            Fault::Away(_)
+        ));
+        assert_eq!(fault("UNBLOCKED the stream key no longer exists"), Fault::NoGroup);
         assert!(matches!(fault("NOAUTH Authentication required."), Fault::Denied(_)));
         assert!(matches!(fault("WRONGTYPE Operation against a key"), Fault::Refused(_)));
     }

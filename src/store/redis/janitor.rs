@@ -16,6 +16,7 @@ use super::keys::GROUP;
 use super::link::CALL_TIME_MAX;
 use super::membership::{Member, Membership};
 use super::reply;
+use super::server::Examiner;
 use super::{Phase, Shared, layout, scripts};
 use crate::store::Error;
 
@@ -34,9 +35,15 @@ struct Seen {
 pub(super) struct Janitor {
     seen: HashMap<String, Seen>,
     heard: Option<Instant>,
+    examiner: Examiner,
 }
 
 impl Janitor {
+    /// `examiner` has looked at the servers already.
+    pub(super) fn new(examiner: Examiner) -> Self {
+        Self { examiner, ..Self::default() }
+    }
+
     /// Beats, joins and cleans up until the store closes.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
         let mut phase = shared.phases();
@@ -55,6 +62,9 @@ impl Janitor {
 
     /// One turn: a name if there is none, a heartbeat, and take-overs.
     pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Fault> {
+        if self.examiner.is_due(&shared.link) {
+            shared.found_unfit(self.examiner.look(&shared.link, &shared.options).await?);
+        }
         let member = match shared.membership.current() {
             Some(member) => member,
             None => join(shared).await?,

@@ -2,43 +2,29 @@
 //!
 //! The redis crate's own reconnecting connection stays on a black-holed socket and on a demoted master; this one doesn't.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::{ClusterClient, ClusterClientBuilder};
-use redis::cluster_async::ClusterConnection;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
-use super::RedisTarget;
 use super::fault::{Fault, server_error};
 use super::scripts::Script;
-use crate::store::Error;
+use super::target::{CONNECT_TIME_MAX, Connection, Dialer};
 
 /// How long an ordinary call may take.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(2);
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// After this many calls in a row without an answer the connection is given up.
 const SILENT_CALLS_MAX: u32 = 2;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-enum Dial {
-    Single(Box<Client>),
-    Cluster(Box<ClusterClient>),
-}
-
-#[derive(Clone)]
-enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
 #[derive(Default)]
 struct Current {
     connection: Option<Connection>,
+    /// Which server was meant when it was made.
+    epoch: u64,
     /// Counts connections, so that a late failure of an old one does not end the new one.
     generation: u64,
     silent_calls: u32,
@@ -50,75 +36,46 @@ struct Dialing {
     backoff: Duration,
 }
 
-/// A connection that is made when it is needed, and made anew when it fails.
+/// A connection that is made when it is needed, and made anew when it fails or another server is meant.
 pub(super) struct Link {
-    dial: Dial,
+    dialer: Arc<Dialer>,
     current: Mutex<Current>,
     dialing: tokio::sync::Mutex<Dialing>,
 }
 
 impl Link {
-    /// Checks the target's URLs; does not connect yet.
-    pub(super) fn new(target: &RedisTarget) -> Result<Self, Error> {
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(
-                TcpKeepalive::new()
-                    .with_time(Duration::from_secs(10))
-                    .with_interval(Duration::from_secs(3))
-                    .with_retries(3),
-            )
-            .set_user_timeout(Duration::from_secs(10));
-        // The parser's own text may quote the URL, and a URL may hold a password.
-        let invalid = |_| Error::Unusable("the store's Redis URL is not valid".to_owned());
-        let dial = match target {
-            RedisTarget::Single(url) => {
-                let info = url.expose().into_connection_info().map_err(invalid)?.set_tcp_settings(tcp);
-                Dial::Single(Box::new(Client::open(info).map_err(invalid)?))
-            }
-            RedisTarget::Cluster(urls) => {
-                let nodes = urls
-                    .iter()
-                    .map(|url| url.expose().into_connection_info())
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(invalid)?;
-                let client = ClusterClientBuilder::new(nodes)
-                    .connection_timeout(CONNECT_TIME_MAX)
-                    .response_timeout(CALL_TIME_MAX)
-                    .tcp_settings(tcp)
-                    .build()
-                    .map_err(invalid)?;
-                Dial::Cluster(Box::new(client))
-            }
-        };
-        Ok(Self { dial, current: Mutex::default(), dialing: tokio::sync::Mutex::default() })
+    /// Does not connect yet.
+    pub(super) fn new(dialer: &Arc<Dialer>) -> Self {
+        Self { dialer: Arc::clone(dialer), current: Mutex::default(), dialing: tokio::sync::Mutex::default() }
     }
 
     /// Whether the other side is a Cluster, where a call that blocks would hold up others.
     pub(super) fn is_cluster(&self) -> bool {
-        match self.dial {
-            Dial::Single(_) => false,
-            Dial::Cluster(_) => true,
-        }
+        self.dialer.is_cluster()
     }
 
     /// Sends a command, and waits for its answer at most `limit`.
     pub(super) async fn call(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
         let (mut connection, generation) = self.connection().await?;
-        let answer = match &mut connection {
-            Connection::Single(connection) => tokio::time::timeout(limit, connection.req_packed_command(command)).await,
-            Connection::Cluster(connection) => {
-                tokio::time::timeout(limit, connection.req_packed_command(command)).await
-            }
-        };
+        let answer = tokio::time::timeout(limit, connection.send(command)).await;
+        self.heard(generation, limit, answer.map(|answer| answer.and_then(refuse)))
+    }
+
+    /// Sends commands together over one connection, to the server that has the keys of the first; an error of one is an error of all.
+    pub(super) async fn call_all(&self, commands: Vec<Cmd>, limit: Duration) -> Result<Vec<Value>, Fault> {
+        let (mut connection, generation) = self.connection().await?;
+        let answers = tokio::time::timeout(limit, connection.send_all(commands)).await;
+        let answers = answers.map(|answers| answers.and_then(|all| all.into_iter().map(refuse).collect()));
+        self.heard(generation, limit, answers)
+    }
+
+    /// Notes whether a call was answered, and sorts its failure.
+    fn heard<T>(&self, generation: u64, limit: Duration, answer: Result<RedisResult<T>, Elapsed>) -> Result<T, Fault> {
         let error = match answer {
-            Ok(Ok(value)) => match server_error(&value) {
-                None => {
-                    self.answered(generation);
-                    return Ok(value);
-                }
-                Some(error) => error,
-            },
+            Ok(Ok(answer)) => {
+                self.answered(generation);
+                return Ok(answer);
+            }
             Ok(Err(error)) => error,
             Err(_elapsed) => {
                 self.was_silent(generation);
@@ -153,6 +110,11 @@ impl Link {
         }
     }
 
+    /// Which connection it is; another number may mean another server.
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
     /// Drops the connection; the next call makes a new one.
     pub(super) fn disconnect(&self) {
         let mut current = self.lock();
@@ -174,16 +136,16 @@ impl Link {
         {
             return Err(Fault::Away(detail.clone()));
         }
-        let connected = match tokio::time::timeout(CONNECT_TIME_MAX, self.connect()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Fault::of(&error)),
-            Err(_elapsed) => Err(Fault::Away(format!("no connection within {CONNECT_TIME_MAX:?}"))),
-        };
+        let epoch = self.dialer.epoch();
+        let connected = tokio::time::timeout(CONNECT_TIME_MAX, self.dialer.connect()).await;
+        let connected =
+            connected.unwrap_or_else(|_elapsed| Err(Fault::Away(format!("no connection within {CONNECT_TIME_MAX:?}"))));
         match connected {
             Ok(connection) => {
                 *dialing = Dialing::default();
                 let mut current = self.lock();
                 current.connection = Some(connection.clone());
+                current.epoch = epoch;
                 current.generation += 1;
                 current.silent_calls = 0;
                 Ok((connection, current.generation))
@@ -196,21 +158,11 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> redis::RedisResult<Connection> {
-        match &self.dial {
-            Dial::Single(client) => {
-                // Deadlines are this file's: the crate's default of 500 ms would cut a blocking read off.
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT_TIME_MAX))
-                    .set_response_timeout(None);
-                client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::Single)
-            }
-            Dial::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
-        }
-    }
-
     fn ready(&self) -> Option<(Connection, u64)> {
         let current = self.lock();
+        if current.epoch != self.dialer.epoch() {
+            return None;
+        }
         current.connection.clone().map(|connection| (connection, current.generation))
     }
 
@@ -240,5 +192,13 @@ impl Link {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// An error inside an answer, made one.
+fn refuse(answer: Value) -> RedisResult<Value> {
+    match server_error(&answer) {
+        Some(error) => Err(error),
+        None => Ok(answer),
     }
 }

@@ -4,13 +4,15 @@
 //! partition, so that a busy store makes few large calls. Fences, not locks: whoever lost a claim is told so.
 
 mod append; // Accepted events into the streams.
+mod append_wait; // The same, waited for.
 mod audit; // Who did what, and which sources there were.
+mod check; // Whether a server would lose, forget or refuse events.
 mod claim; // Events out of the streams.
 mod fault; // What can go wrong, sorted by what to do about it.
 mod history; // What an operator reads.
 mod janitor; // Heartbeats, take-overs, names.
 mod keys; // Names of keys.
-mod layout; // What kind of server and store this is; refuses what would lose events.
+mod layout; // What kind of store this is.
 mod link; // One connection, with deadlines.
 mod membership; // Who this process is, and what it holds.
 mod read; // Events, outcomes, dead letters, figures; trimming.
@@ -19,35 +21,45 @@ mod reply; // Answers, taken apart.
 mod scan; // Pages over all partitions, in one order.
 mod schedule; // What is due.
 mod scripts; // The atomic steps.
+mod sentinel; // Who is the master.
+mod server; // The servers: what they are, how full they are.
 mod settle; // Settlements: their lanes.
 mod settle_deliveries; // Deliveries' settlements, in batches.
 mod settle_events; // Events' settlements, in batches.
+mod target; // Which Redis, and how to connect to it.
+mod wait; // Replicas and disks that an event is waited for.
 mod write_ahead; // Settlements too large for one call.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::append::IdsBuckets;
+pub use self::check::{Check, Checks, OnFault};
 use self::claim::Claimer;
 use self::janitor::Janitor;
 use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;
 use self::membership::Membership;
+use self::sentinel::Sentinels;
+use self::server::Examiner;
+use self::target::Dialer;
+pub use self::target::{RedisTarget, SentinelTarget};
+pub use self::wait::Wait;
 use super::{
     Appended, Cursor, DeliveryClaim, DeliverySettlement, DueDeliveries, EndpointMark, Error, EventClaim,
-    EventSettlement, MarkKind, Settled, Stats, Store, StoreOptions,
+    EventSettlement, MarkKind, Memory, Settled, Stats, Store, StoreOptions,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
 use crate::event::{Event, Position};
-use crate::secret::Secret;
 
 /// How many connections events are appended over. Redis reads 16 KiB of a connection at a time and syncs its file
 /// before it reads on, so that with `appendfsync always` several connections share a sync where the parts of one
@@ -55,15 +67,6 @@ use crate::secret::Secret;
 const APPEND_LINKS_MAX: usize = 8;
 /// How long closing waits for what was submitted to be written.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// Which Redis.
-#[derive(Clone, Debug)]
-pub enum RedisTarget {
-    /// One server: `redis://…` or `rediss://…`. The URL may hold a password.
-    Single(Secret),
-    /// A Cluster, by some of its nodes.
-    Cluster(Vec<Secret>),
-}
 
 /// How Redis is used.
 #[derive(Clone, Debug)]
@@ -78,6 +81,14 @@ pub struct RedisOptions {
     pub heartbeat: Duration,
     /// A process that was silent for this long is taken over from.
     pub dead_after: Duration,
+    /// What is waited for before an event counts as stored, besides the master's word.
+    pub wait: Option<Wait>,
+    /// What is done about servers that would lose, forget or refuse events.
+    pub checks: Checks,
+    /// How much memory a server may take; it may itself have a lower limit.
+    pub memory_bytes_max: Option<u64>,
+    /// While memory is short, settled events and outcomes older than this are removed before their retention ends.
+    pub retention_when_short: Duration,
 }
 
 impl Default for RedisOptions {
@@ -88,6 +99,10 @@ impl Default for RedisOptions {
             store: StoreOptions::default(),
             heartbeat: Duration::from_secs(2),
             dead_after: Duration::from_secs(10),
+            wait: None,
+            checks: Checks::default(),
+            memory_bytes_max: None,
+            retention_when_short: Duration::from_secs(3_600),
         }
     }
 }
@@ -107,6 +122,8 @@ struct Shared {
     link: Link,
     /// The connections that events are appended over; partitions share them by turns.
     append_links: Vec<Link>,
+    /// Whose turn it is to wait on each of them.
+    append_turns: Vec<tokio::sync::Mutex<()>>,
     common: CommonKeys,
     partitions: Vec<PartitionKeys>,
     by_events_key: HashMap<String, u16>,
@@ -119,12 +136,51 @@ struct Shared {
     look_again: AtomicBool,
     /// Where the next round over the partitions begins.
     next_partition: AtomicUsize,
+    /// Memory is nearly full, as the figures last said.
+    is_short: AtomicBool,
+    /// Why the servers are not fit to store events, if so.
+    unfit: ArcSwapOption<String>,
     phase: watch::Sender<Phase>,
 }
 
 impl Shared {
     fn append_link(&self, partition: u16) -> &Link {
         &self.append_links[usize::from(partition) % self.append_links.len()]
+    }
+
+    fn append_turn(&self, partition: u16) -> &tokio::sync::Mutex<()> {
+        &self.append_turns[usize::from(partition) % self.append_turns.len()]
+    }
+
+    /// Tells of servers that have become unfit, or fit again.
+    fn found_unfit(&self, reason: Option<String>) {
+        let before = self.unfit.load_full();
+        match (&before, &reason) {
+            (None, Some(reason)) => tracing::error!("no events are stored, because {reason}"),
+            (Some(_), None) => tracing::info!("events are stored again: Redis is as it should be"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.unfit.store(reason.map(Arc::new));
+    }
+
+    async fn look_at_memory(&self) -> Result<Memory, Error> {
+        let memory = server::memory(&self.link, self.options.memory_bytes_max).await?;
+        let was_short = self.is_short.load(Ordering::Relaxed);
+        self.is_short.store(memory.is_short(was_short), Ordering::Relaxed);
+        Ok(memory)
+    }
+
+    /// How long what is settled is kept.
+    fn retention(&self) -> Duration {
+        let retention = self.options.store.retention;
+        if self.is_short.load(Ordering::Relaxed) { retention.min(self.options.retention_when_short) } else { retention }
+    }
+
+    fn refuse_when_unfit(&self) -> Result<(), Error> {
+        match &*self.unfit.load() {
+            None => Ok(()),
+            Some(reason) => Err(Error::Away(reason.to_string())),
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -158,15 +214,19 @@ impl RedisStore {
         if options.partitions == 0 {
             return Err(Error::Unusable("the store needs at least one partition".to_owned()));
         }
-        let link = Link::new(&target)?;
+        let dialer = Arc::new(Dialer::new(&target, options.wait.as_ref())?);
+        let link = Link::new(&dialer);
         let common = CommonKeys::new(&options.prefix);
-        layout::check_server(&link).await?;
+        let mut examiner = Examiner::default();
+        if let Some(refusal) = examiner.look(&link, &options).await? {
+            return Err(Error::Unusable(refusal));
+        }
         let ids_bucket_ms = layout::open(&link, &common, &options).await?;
         let partitions: Vec<_> =
             (0..options.partitions).map(|partition| PartitionKeys::new(&options.prefix, partition)).collect();
-        let append_links = (0..partitions.len().min(APPEND_LINKS_MAX)).map(|_| Link::new(&target));
-        let append_links = append_links.collect::<Result<_, _>>()?;
+        let append_links: Vec<_> = (0..partitions.len().min(APPEND_LINKS_MAX)).map(|_| Link::new(&dialer)).collect();
         let shared = Arc::new(Shared {
+            append_turns: append_links.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             append_links,
             link,
             common,
@@ -178,9 +238,11 @@ impl RedisStore {
             large_settlements: Arc::new(Semaphore::new(write_ahead::LARGE_SETTLEMENTS_MAX)),
             look_again: AtomicBool::new(false),
             next_partition: AtomicUsize::new(0),
+            is_short: AtomicBool::new(false),
+            unfit: ArcSwapOption::empty(),
             phase: watch::channel(Phase::Open).0,
         });
-        let mut janitor = Janitor::default();
+        let mut janitor = Janitor::new(examiner);
         janitor.turn(&shared).await?;
 
         let mut tasks = vec![tokio::spawn(janitor.run(Arc::clone(&shared)))];
@@ -193,12 +255,28 @@ impl RedisStore {
             settle_lanes.push(lane);
             tasks.push(task);
         }
-        let claimer = tokio::sync::Mutex::new(Claimer::new(Link::new(&target)?));
+        if let Some(sentinels) = dialer.sentinels() {
+            tasks.push(tokio::spawn(watch_sentinels(Arc::clone(sentinels), shared.phases())));
+        }
+        let claimer = tokio::sync::Mutex::new(Claimer::new(Link::new(&dialer)));
         Ok(Self { shared, append_lanes, settle_lanes, claimer, tasks: Mutex::new(tasks) })
     }
 
     fn take_tasks(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Asks the Sentinels now and then, until the store closes.
+async fn watch_sentinels(sentinels: Arc<Sentinels>, mut phase: watch::Receiver<Phase>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(sentinel::ASK_EVERY) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+        }
+        if let Err(fault) = sentinels.look().await {
+            tracing::debug!(error = %Error::from(fault), "the Sentinels could not be asked and are asked again");
+        }
     }
 }
 
@@ -213,6 +291,7 @@ impl Drop for RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn append(&self, events: Vec<Event>) -> Result<Vec<Appended>, Error> {
+        self.shared.refuse_when_unfit()?;
         append::append(&self.shared, &self.append_lanes, events).await
     }
 
@@ -280,7 +359,9 @@ impl Store for RedisStore {
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        read::stats(&self.shared).await
+        self.shared.refuse_when_unfit()?;
+        let (stats, memory) = tokio::try_join!(read::stats(&self.shared), self.shared.look_at_memory())?;
+        Ok(Stats { memory, ..stats })
     }
 
     async fn trim(&self) -> Result<u64, Error> {

@@ -193,6 +193,7 @@ pub(super) async fn trim(shared: &Shared) -> Result<u64, Error> {
     let count = shared.partitions.len();
     let first = shared.next_partition.fetch_add(1, Ordering::Relaxed);
     let retention = whole_millis(shared.options.store.retention);
+    let kept_settled = whole_millis(shared.retention());
     // An id may be needed as long as its event is there, and as long as it may be a duplicate's.
     let needed = retention.max(whole_millis(shared.options.store.dedupe_window));
     let newest_old = (shared.ids.now_ms().saturating_sub(needed) / shared.ids.width_ms).checked_sub(1);
@@ -208,7 +209,7 @@ pub(super) async fn trim(shared: &Shared) -> Result<u64, Error> {
             for bucket in &old {
                 command.arg(keys.ids(*bucket));
             }
-            command.arg(GROUP).arg(retention).arg(TRIM_ENTRIES_MAX);
+            command.arg(GROUP).arg(kept_settled).arg(retention).arg(TRIM_ENTRIES_MAX);
         });
         removed += reply::count(&run.await?)?;
         if removed >= TRIM_ENTRIES_MAX {

@@ -221,7 +221,7 @@ impl Patience {
     async fn after(&mut self, fault: Fault) -> Result<(), GaveUp> {
         match fault {
             Fault::Refused(_) | Fault::Denied(_) => return Err(GaveUp::Refused(fault)),
-            Fault::Away(_) | Fault::Full(_) | Fault::NoGroup | Fault::NoScript => {
+            Fault::Away(_) | Fault::Full(_) | Fault::Unconfirmed(_) | Fault::NoGroup | Fault::NoScript => {
                 if self.pause == PAUSE_MAX && !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(error = %Error::from(fault), "a settlement waits for the store");
                 }

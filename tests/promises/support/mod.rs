@@ -6,6 +6,7 @@ pub mod door; // The ingest listener, and a client that sends raw bytes.
 pub mod fault_proxy; // A network that fails.
 pub mod program; // The real program, as an operator runs it.
 pub mod receiver; // An endpoint that remembers and answers as it is told.
+pub mod redis_sentinel; // A real master with replicas and Sentinels.
 pub mod redis_server; // A real Redis, alone or as a Cluster.
 pub mod router; // The real program, as a process.
 

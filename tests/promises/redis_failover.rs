@@ -1,0 +1,127 @@
+//! What the store in Redis survives when another server takes the master's place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use branchline::store::Store;
+use branchline::store::redis::{RedisOptions, RedisStore, Wait};
+
+use crate::redis_faults::options;
+use crate::redis_load::Load;
+use crate::router::route_to;
+use crate::support::eventually;
+use crate::support::receiver::Receiver;
+use crate::support::redis_sentinel::RedisSentinels;
+use crate::support::router::RouterProcess;
+
+/// From the Sentinels' agreement to the first event that the new master takes.
+const MOVED_WITHIN: Duration = Duration::from_secs(10);
+const FAIL_OVER_TIME_MAX: Duration = Duration::from_secs(40);
+
+async fn open(sentinels: &RedisSentinels) -> Arc<dyn Store> {
+    open_with(sentinels, options()).await
+}
+
+async fn open_with(sentinels: &RedisSentinels, options: RedisOptions) -> Arc<dyn Store> {
+    Arc::new(RedisStore::open(sentinels.target(), options).await.expect("the store opens"))
+}
+
+/// Waits until the Sentinels name another master than `old`, and until events are accepted again.
+async fn wait_for_new_master(sentinels: &RedisSentinels, old: u16, load: &Load) {
+    let named = eventually("another master is named", FAIL_OVER_TIME_MAX, async || {
+        sentinels.named().filter(|port| *port != old)
+    });
+    named.await;
+    let agreed = Instant::now();
+    load.more_accepted(200).await;
+    let moved = agreed.elapsed();
+    assert!(moved < MOVED_WITHIN, "{moved:?}");
+    eprintln!("events are accepted {moved:?} after the Sentinels agreed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_master_was_killed_everything_goes_on_with_the_new_one() {
+    let sentinels = RedisSentinels::start();
+    let load = Load::start(open(&sentinels).await, 16);
+    load.more_accepted(500).await;
+    let (old, copied) = (sentinels.master(), load.accepted_ids());
+    load.more_accepted(100).await;
+    old.kill();
+    // What was answered and not yet copied is lost: without `wait` nobody had promised more.
+    let last = load.accepted_ids().difference(&copied).cloned().collect();
+    wait_for_new_master(&sentinels, old.port(), &load).await;
+    eprintln!("the master was killed: {}", load.end_but_for(&last).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_replica_waited_for_a_killed_master_takes_nothing_with_it() {
+    let sentinels = RedisSentinels::start();
+    let wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(1), ..Wait::default() });
+    let load = Load::start(open_with(&sentinels, RedisOptions { wait, ..options() }).await, 16);
+    load.more_accepted(500).await;
+    let old = sentinels.master();
+    old.kill();
+    wait_for_new_master(&sentinels, old.port(), &load).await;
+    eprintln!("the master was killed, a replica was waited for: {}", load.end().await);
+}
+
+/// The real program finds the master through the Sentinels, and what it answered 202 after the fail-over arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_outlives_its_master() {
+    let sentinels = RedisSentinels::start();
+    let receiver = Receiver::start().await;
+    let mut router = RouterProcess::new(&sentinels.url(), &route_to(&receiver, "/all"));
+    router.start().await;
+    let send = async |id: &str| {
+        let body = format!(r#"{{"id":"{id}","eventType":"order.created","payload":{{}}}}"#);
+        let (status, answer) = router.post("application/json", body).await?;
+        assert!(matches!(status.as_u16(), 200 | 202 | 503), "{status} {answer}");
+        (status.as_u16() != 503).then_some(())
+    };
+    send("before").await.expect("it is accepted");
+    sentinels.master().kill();
+    for n in 0..50 {
+        let id = format!("after_{n}");
+        eventually("it is accepted", FAIL_OVER_TIME_MAX, async || send(&id).await).await;
+    }
+    eventually("all arrive", FAIL_OVER_TIME_MAX, async || {
+        let received = receiver.received("/all");
+        let arrived =
+            |id: &String| received.iter().any(|one| one.body.windows(id.len()).any(|part| part == id.as_bytes()));
+        (0..50).map(|n| format!("after_{n}\"")).all(|id| arrived(&id)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_master_is_left() {
+    let sentinels = RedisSentinels::start();
+    let load = Load::start(open(&sentinels).await, 16);
+    load.more_accepted(500).await;
+    let old = sentinels.master();
+    let before = load.accepted_ids();
+    sentinels.fail_over();
+    wait_for_new_master(&sentinels, old.port(), &load).await;
+    eventually("the old master follows the new one", FAIL_OVER_TIME_MAX, async || {
+        old.cli(&["role"]).starts_with("slave").then_some(())
+    })
+    .await;
+    // The Sentinels make the new master first and tell the old one later: what it takes in between it throws away.
+    let between = load.accepted_ids().difference(&before).cloned().collect();
+    load.more_accepted(200).await;
+    eprintln!("the master was demoted: {}", load.end_but_for(&between).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_answers_nothing_any_more_is_left_when_the_sentinels_name_another() {
+    let sentinels = RedisSentinels::start();
+    let load = Load::start(open(&sentinels).await, 16);
+    load.more_accepted(500).await;
+    let old = sentinels.master();
+    old.signal("STOP");
+    wait_for_new_master(&sentinels, old.port(), &load).await;
+    // It comes back as a master until the Sentinels have told it: what were accepted there now would be lost.
+    old.signal("CONT");
+    load.more_accepted(200).await;
+    eprintln!("the master was stopped: {}", load.end().await);
+}
