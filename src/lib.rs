@@ -110,10 +110,20 @@
 //! **A reload.** The config is read, checked, its plugins loaded, every subscription's config validated and every plugin's fixtures run;
 //! then one snapshot replaces the other. Events that are being walked end on the snapshot they began with.
 //!
+//! **An event that somebody asks about.** `admin/operations/events.rs` finds it by its id in one of the sources that were ever
+//! configured, or, for an id the router made, by the time in it. `History::outcomes_of` reads what was recorded right after it
+//! and what the index of later outcomes points to; `pairs.rs` puts that together with what is still in the schedule.
+//!
+//! **A dead letter that is replayed.** `operations/replay` takes its bytes and a fresh round of attempts to `History::replay`: one step
+//! that checks that the dead letter is still there, puts the delivery into the schedule, due now, records it and removes the
+//! dead letter. Who comes second finds it gone. A bulk replay goes on by the place of the last dead letter and ends with those
+//! that were there when it began, so what fails again meanwhile is neither skipped nor replayed twice.
+//!
 //! # Where to change what
 //!
 //! * A new outcome or reason: `delivery.rs`; the compiler shows every `match`.
 //! * When a retry comes: `settle/mod.rs`. Who may go to an endpoint: `dispatch/passage.rs`, `dispatch/gate.rs`.
+//! * What operators can ask and do: `admin/operations/`; its path: `admin/route.rs`.
 //! * A config key: `config/`. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
 //! * What a record holds: `store/record.rs`; add keys, never change one; then walk old reader/new data and back.
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.

@@ -1,4 +1,4 @@
-//! Random steps (append, claim, settle, crash, restart) against a model in memory.
+//! Random steps (append, claim, settle, replay, discard, crash, restart) against a model in memory.
 //!
 //! The model knows what must be true whatever the order: every accepted event is settled exactly once,
 //! nothing is held twice, and in the end outcomes, schedule and figures are those that were written.
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use branchline::delivery::{Delivery, DeliveryId, Outcome, OutcomeRecord};
 use branchline::event::Position;
 use branchline::store::{
-    Appended, DeliveryClaim, DeliverySettlement, EventClaim, EventSettlement, Hold, NextState, ScheduledDelivery,
-    Settled, Store, StoreOptions,
+    Appended, DeliveryClaim, DeliverySettlement, EventClaim, EventSettlement, Hold, NextState, Replay, ReplayFrom,
+    Replayed, ScheduledDelivery, Settled, Store, StoreOptions,
 };
 use fastrand::Rng;
 
@@ -88,7 +88,9 @@ impl<F: Fixture> Run<'_, F> {
             30..55 => self.claim().await,
             55..80 => self.settle_some().await,
             80..88 => self.claim_due().await,
-            88..95 => self.settle_deliveries().await,
+            88..92 => self.settle_deliveries().await,
+            92..94 => self.ask_again().await,
+            94 => self.discard().await,
             95..97 => self.restart(true).await,
             _ => self.restart(false).await,
         }
@@ -222,6 +224,58 @@ impl<F: Fixture> Run<'_, F> {
             self.model.schedule.remove(&delivery.id);
             *self.model.dead.entry(delivery.id).or_default() += usize::from(dies);
         }
+    }
+
+    /// An operator asks for a delivery again: for one that was given up, or for one that waits.
+    async fn ask_again(&mut self) {
+        let (store, anew) = (self.store(), self.random.bool());
+        let from_letters = self.random.bool();
+        let known: Vec<DeliveryId> = match from_letters {
+            true => self.model.dead.iter().filter(|(_, letters)| **letters > 0).map(|(id, _)| id.clone()).collect(),
+            false => self.model.schedule.keys().cloned().collect(),
+        };
+        let Some(id) = self.random.choice(&known) else { return };
+        let (from, delivery) = match from_letters {
+            true => {
+                let (place, letter) = store.dead_letter(id).await.expect("reading succeeds").expect("it was given up");
+                (ReplayFrom::DeadLetter(place), letter.delivery)
+            }
+            false => (ReplayFrom::Event, self.model.schedule[id].clone()),
+        };
+        let delivery = Delivery { attempts: vec![], ..delivery };
+        let outcome = outcome_of(&delivery, Outcome::Delivered);
+        let replay = Replay { delivery: delivery.clone(), from, anew, outcome: outcome.clone() };
+        let held = self.held.deliveries.iter().find(|(claim, _)| claim.delivery.id == *id).map(|(_, since)| *since);
+        match store.replay(replay).await.expect("the replay succeeds") {
+            Replayed::Scheduled => {
+                assert!(from_letters, "{id} is in the schedule");
+                self.model.dead.remove(id);
+                self.model.schedule.insert(id.clone(), delivery);
+            }
+            Replayed::Hastened => {
+                assert!(!from_letters, "{id} is not in the schedule");
+                assert!(held.is_none_or(|since| since.elapsed() >= LEASE - Duration::from_millis(20)), "{id} was held");
+                if anew {
+                    self.model.schedule.insert(id.clone(), delivery);
+                }
+            }
+            // A process that has crashed may hold it, too.
+            Replayed::Held => return assert!(!from_letters, "{id} is not in the schedule"),
+            other @ (Replayed::Gone | Replayed::DeadLettered) => panic!("{id}: {other:?}"),
+        }
+        self.model.outcomes.push(outcome);
+    }
+
+    /// An operator throws a dead letter away.
+    async fn discard(&mut self) {
+        let known = self.model.dead.iter().filter(|(_, letters)| **letters > 0).map(|(id, _)| id.clone());
+        let Some(id) = self.random.choice(&known.collect::<Vec<_>>()).cloned() else { return };
+        let store = self.store();
+        let (place, letter) = store.dead_letter(&id).await.expect("reading succeeds").expect("it was given up");
+        let outcome = outcome_of(&letter.delivery, Outcome::Delivered);
+        assert!(store.discard(place, &id, outcome.clone()).await.expect("the discard succeeds"));
+        self.model.dead.remove(&id);
+        self.model.outcomes.push(outcome);
     }
 
     /// Ends the process, by closing or by a crash, and starts the next.
