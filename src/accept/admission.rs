@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Version};
 use super::framing::HeadFault;
 use super::media_type::{self, BodyKind};
 use super::refusal::Refusal;
-use super::sources::ByPath;
+use super::sources::{ByPath, Way};
 use crate::config::{Source, SourceAuth};
 use crate::secret::Secret;
 
@@ -20,8 +20,8 @@ const KEY_BYTES_MAX: usize = 4096;
 /// What a request may go on with.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// Its source.
-    pub(super) source: Arc<Source>,
+    /// Its source, and what is left of its quota.
+    pub(super) way: Way,
     /// How its body is to be read.
     pub(super) kind: BodyKind,
     /// Its body's declared length, at most what the source allows; `None` for chunks.
@@ -39,10 +39,10 @@ pub(super) struct Refused {
 pub(super) fn admit(head: &Parts, hidden: Option<HeadFault>, sources: &ByPath) -> Result<Admitted, Refused> {
     let early = |refusal| Refused { source: None, refusal };
     check_form(head, hidden).map_err(early)?;
-    let source = sources.get(head.uri.path()).map(Arc::clone).ok_or_else(|| early(Refusal::UnknownPath))?;
-    match check_for(&source, head) {
-        Ok((kind, length)) => Ok(Admitted { source, kind, length }),
-        Err(refusal) => Err(Refused { source: Some(source), refusal }),
+    let way = sources.get(head.uri.path()).cloned().ok_or_else(|| early(Refusal::UnknownPath))?;
+    match check_for(&way.source, head) {
+        Ok((kind, length)) => Ok(Admitted { way, kind, length }),
+        Err(refusal) => Err(Refused { source: Some(way.source), refusal }),
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn admit_with(auth: SourceAuth, request: http::request::Builder) -> Result<Admitted, Refusal> {
-        let source = Source { name: "app".into(), path: "/v1/events".into(), auth, body_bytes_max: 100 };
+        let source = Source { name: "app".into(), path: "/v1/events".into(), auth, body_bytes_max: 100, quota: None };
         let sources = Sources::new(&[Arc::new(source)]);
         let (head, ()) = request.body(()).unwrap().into_parts();
         admit(&head, None, &sources.now()).map_err(|refused| refused.refusal)

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::admission::{self, Admitted, Refused};
 use super::body::{self, Budget, Share};
@@ -23,7 +24,7 @@ use super::framing::HeadFault;
 use super::gate::Gate;
 use super::media_type::BodyKind;
 use super::refusal::Refusal;
-use super::sources::Sources;
+use super::sources::{Sources, Way};
 use super::trace_context;
 use crate::clock::Clock;
 use crate::config::{Ingest, Source};
@@ -142,16 +143,16 @@ impl Intake {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Admitted { source, kind, length } = admission::admit(head, hidden, &self.sources.now())?;
-        match self.take_for(&source, kind, length, head, body).await {
+        let Admitted { way, kind, length } = admission::admit(head, hidden, &self.sources.now())?;
+        match self.take_for(&way, kind, length, head, body).await {
             Ok(answer) => Ok(answer),
-            Err(refusal) => Err(Refused { source: Some(source), refusal }),
+            Err(refusal) => Err(Refused { source: Some(way.source), refusal }),
         }
     }
 
     async fn take_for<B>(
         &self,
-        source: &Source,
+        way: &Way,
         kind: BodyKind,
         length: Option<usize>,
         head: &Parts,
@@ -163,6 +164,11 @@ impl Intake {
         if let Some(closure) = self.gate.closure() {
             return Err(Refusal::Shut(closure));
         }
+        let Way { source, limit } = way;
+        // Whoever is over the quota already is told before a body is read; how many events it has shows later.
+        if let Some(wait) = limit.as_ref().map(|limit| limit.wait(Instant::now().into_std())).filter(|wait| !wait.is_zero()) {
+            return Err(Refusal::OverQuota { wait });
+        }
         // Held until the answer is made: the events share the body's bytes.
         let mut share = Share::none(&self.budget);
         let limits = body::Limits { body_bytes_max: source.body_bytes_max, body_timeout: self.settings.body_timeout };
@@ -170,6 +176,10 @@ impl Intake {
         let parsed = self.parse(kind, &head.headers, bytes).await?;
         if !parsed.faults.is_empty() {
             return Err(Refusal::NotAnEnvelope(parsed.faults));
+        }
+        if let Some(limit) = limit {
+            let count = u32::try_from(parsed.drafts.len()).unwrap_or(u32::MAX);
+            limit.take(count, Instant::now().into_std()).map_err(|wait| Refusal::OverQuota { wait })?;
         }
         let traceparent = trace_context::traceparent(&head.headers);
         let now = self.clock.now();

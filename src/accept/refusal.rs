@@ -2,6 +2,7 @@
 //! send again. They repeat names of keys, cut and made harmless, and never a value, a key or a header.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -49,7 +50,7 @@ pub(super) enum Refusal {
     /// The body did not arrive in time.
     SlowBody {
         /// How long it may take.
-        body_timeout: std::time::Duration,
+        body_timeout: Duration,
     },
     /// The body ended early, or its chunks are wrong.
     BrokenBody,
@@ -57,6 +58,11 @@ pub(super) enum Refusal {
     NotJson(Cow<'static, str>),
     /// The body's events are not what events are.
     NotAnEnvelope(Faults),
+    /// The source has sent as many events as its quota lets it.
+    OverQuota {
+        /// When these may be sent.
+        wait: Duration,
+    },
     /// The gate is shut.
     Shut(Closure),
     /// The bodies that are being read or stored take all the memory they may.
@@ -189,6 +195,12 @@ impl Refusal {
                     unchanged(&format!("nothing of the request was stored{cut}")),
                 )
             }
+            Self::OverQuota { .. } => (
+                S::TOO_MANY_REQUESTS,
+                "over-quota",
+                "The source is over its quota",
+                again("the source has sent as many events as its `rate` in the router's config lets it"),
+            ),
             Self::Shut(Closure::Backlog) => (
                 S::SERVICE_UNAVAILABLE,
                 "backlog-full",
@@ -231,11 +243,13 @@ impl Refusal {
     }
 
     /// When a producer may try again, in seconds.
-    const fn retry_after_seconds(&self) -> Option<u16> {
+    fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Shut(Closure::Backlog | Closure::StoreShort) | Self::StoreFull => Some(10),
             Self::Shut(Closure::StoreAway | Closure::Draining) | Self::StoreUnsure => Some(5),
             Self::BodiesFull => Some(1),
+            // Whole seconds, and never too early.
+            Self::OverQuota { wait } => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
             Self::BadHead(_)
             | Self::Unreadable(_)
             | Self::UnknownPath

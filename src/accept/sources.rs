@@ -6,9 +6,18 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::config::Source;
+use crate::rate::RateLimit;
 
 /// Sources by path.
-pub(super) type ByPath = HashMap<String, Arc<Source>>;
+pub(super) type ByPath = HashMap<String, Way>;
+
+/// A source, and what is left of its quota.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) source: Arc<Source>,
+    /// `None` when it may send as much as it likes.
+    pub(super) limit: Option<Arc<RateLimit>>,
+}
 
 /// The table of sources.
 #[derive(Debug)]
@@ -17,12 +26,12 @@ pub(super) struct Sources(ArcSwap<ByPath>);
 impl Sources {
     /// A table of these.
     pub(super) fn new(sources: &[Arc<Source>]) -> Self {
-        Self(ArcSwap::from_pointee(by_path(sources)))
+        Self(ArcSwap::from_pointee(by_path(sources, &ByPath::new())))
     }
 
-    /// Replaces all of them; requests under way keep theirs.
+    /// Replaces all of them; requests under way keep theirs. A quota that is as it was goes on: a reload gives nobody a fresh burst.
     pub(super) fn replace(&self, sources: &[Arc<Source>]) {
-        self.0.store(Arc::new(by_path(sources)));
+        self.0.store(Arc::new(by_path(sources, &self.0.load())));
     }
 
     /// The table as it is now.
@@ -31,6 +40,13 @@ impl Sources {
     }
 }
 
-fn by_path(sources: &[Arc<Source>]) -> ByPath {
-    sources.iter().map(|source| (source.path.clone(), Arc::clone(source))).collect()
+fn by_path(sources: &[Arc<Source>], before: &ByPath) -> ByPath {
+    let limit = |source: &Source| {
+        let quota = source.quota?;
+        let old = before.values().find(|way| way.source.name == source.name && way.source.quota == source.quota);
+        let old = old.and_then(|way| way.limit.clone());
+        Some(old.unwrap_or_else(|| Arc::new(RateLimit::new(quota.rate, quota.burst))))
+    };
+    let way = |source: &Arc<Source>| Way { source: Arc::clone(source), limit: limit(source) };
+    sources.iter().map(|source| (source.path.clone(), way(source))).collect()
 }

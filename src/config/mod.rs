@@ -31,6 +31,7 @@ pub use faults::{Errors, Fault, Place};
 pub use sections::user_cache;
 
 use crate::endpoint::Endpoint;
+use crate::rate::Rate;
 use crate::route::Route;
 use crate::secret::Secret;
 use crate::store::StoreOptions;
@@ -183,6 +184,17 @@ pub struct Source {
     pub auth: SourceAuth,
     /// `body_bytes_max`: one request's body; default that of `[ingest]`.
     pub body_bytes_max: usize,
+    /// `rate` and `burst`: events that each router takes in so much time, and how many at once; default as many as come.
+    pub quota: Option<Quota>,
+}
+
+/// How many events a source may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// `rate`.
+    pub rate: Rate,
+    /// `burst`, default what the rate gives in a second.
+    pub burst: u32,
 }
 
 /// Who may use a source.

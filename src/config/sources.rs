@@ -9,9 +9,10 @@ use super::origins::Part;
 use super::reader::{Entry, Table};
 use super::sections::BODY_BYTES_MAX;
 use super::values;
-use super::{Ingest, Source, SourceAuth};
+use super::{Ingest, Quota, Source, SourceAuth};
 
 const KEYS_OF_A_SOURCE_MAX: usize = 1_000;
+const BURST_MAX: u32 = 1_000_000;
 const SHAPES: &str = "`\"none\"` or `{ bearer = [{ env = \"NAME\" }] }`";
 
 /// All sources, by name.
@@ -30,6 +31,7 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
         let auth = auth.and_then(|entry| entry.source_auth());
         let largest = BODY_BYTES_MAX.min(ingest.bodies_bytes_max);
         let body_bytes_max = table.bytes("body_bytes_max", ingest.body_bytes_max, 1..=largest);
+        let quota = quota(&mut table);
         table.end();
         if matches!(auth, Some(SourceAuth::None)) && !ingest.listen.ip().is_loopback() {
             entry.reading.warn(
@@ -46,9 +48,20 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
             path_entry.fault(format!("is {}, which `{other}` at {place} already is", values::quoted(&path)));
         }
         keys_by_path.insert(path.clone(), path_entry.key);
-        sources.extend(auth.map(|auth| Arc::new(Source { name, path, auth, body_bytes_max })));
+        sources.extend(auth.map(|auth| Arc::new(Source { name, path, auth, body_bytes_max, quota })));
     }
     sources
+}
+
+fn quota(table: &mut Table<'_>) -> Option<Quota> {
+    let rate = table.find("rate").map(|entry| entry.parse(values::rate));
+    let burst = table.find("burst");
+    if let (None, Some(burst)) = (&rate, &burst) {
+        burst.fault("is how far a `rate` may be exceeded for a moment, and there is no `rate`");
+    }
+    let rate = rate??;
+    let burst = burst.and_then(|entry| entry.count(&(1..=BURST_MAX))).unwrap_or_else(|| rate.in_a_second());
+    Some(Quota { rate, burst })
 }
 
 impl Entry<'_> {

@@ -308,3 +308,34 @@ async fn stopping_waits_no_longer_than_its_grace() {
     tokio::time::timeout(Duration::from_secs(10), door.served).await.expect("it ends after its grace").unwrap();
     assert!(stuck.answer().await.is_none());
 }
+
+#[tokio::test]
+async fn a_source_over_its_quota_is_told_429_and_when_to_come_back_and_a_batch_goes_whole_or_not_at_all() {
+    let door = Door::open(settings()).await;
+    let key = "Authorization: Bearer key-one\r\n";
+    let post = async |body: &str| {
+        let mut answers = door.exchange(request("/v1/metered", key, body).as_bytes()).await;
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        answers.remove(0)
+    };
+    let batch = |first: usize, count: usize| {
+        let events: Vec<_> = (first..first + count).map(|number| envelope(&format!("evt_{number}"))).collect();
+        format!("[{}]", events.join(","))
+    };
+    assert_eq!(post(&batch(0, 3)).await.status, 202, "four at once are within the quota");
+    let refused = post(&batch(3, 2)).await;
+    assert_eq!((refused.status, refused.json()["type"].as_str()), (429, Some("/problems/over-quota")), "{refused:?}");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "one of the two is there already, the other comes within half a minute: {wait}");
+    assert_eq!(door.backlog().await, 3, "nothing of a refused batch is stored");
+    assert_eq!(post(&envelope("evt_5")).await.status, 202, "a refusal uses nothing up");
+    let refused = post(&envelope("evt_6")).await;
+    assert_eq!(refused.status, 429);
+    // Over the quota nobody waits for the body; without a key nobody learns of the quota; others are not meant.
+    let mut client = door.connect().await;
+    client.send(format!("POST /v1/metered HTTP/1.1\r\nHost: a\r\n{key}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n").as_bytes()).await;
+    assert_eq!(client.answer().await.unwrap().status, 429);
+    assert_eq!(door.exchange(request("/v1/metered", "", "{}").as_bytes()).await[0].status, 401);
+    assert_eq!(door.post("", &envelope("evt_7")).await.status, 202);
+    assert!(door.metrics.render().contains(r#"branchline_refused_requests_total{source="metered",status="429"} 3"#));
+}

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use branchline::accept::{Intake, Listener};
 use branchline::clock::Clock;
-use branchline::config::{Ingest, Source, SourceAuth};
+use branchline::config::{Ingest, Quota, Source, SourceAuth};
 use branchline::event::Event;
 use branchline::metrics::Metrics;
+use branchline::rate::Rate;
 use branchline::secret::Secret;
 use branchline::store::embedded::EmbeddedStore;
 use branchline::store::{Store, StoreOptions};
@@ -40,7 +41,8 @@ pub fn settings() -> Ingest {
     }
 }
 
-/// A running ingest listener. `/v1/events` needs no key; `/v1/keyed` takes `key-one` and `key-two`.
+/// A running ingest listener. `/v1/events` needs no key; `/v1/keyed` takes `key-one` and `key-two`, and so does `/v1/metered`,
+/// which takes two events a minute and four at once.
 pub struct Door {
     pub address: SocketAddr,
     pub intake: Arc<Intake>,
@@ -62,12 +64,17 @@ impl Door {
         let store = EmbeddedStore::open(folder.path(), StoreOptions::default(), clock).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let metrics = Metrics::default();
-        let source = |name: &str, auth| {
+        let source = |name: &str, auth, quota| {
             let body_bytes_max = settings.body_bytes_max;
-            Arc::new(Source { name: name.into(), path: format!("/v1/{name}"), auth, body_bytes_max })
+            Arc::new(Source { name: name.into(), path: format!("/v1/{name}"), auth, body_bytes_max, quota })
         };
         let keys = ["key-one", "key-two"].map(Secret::new).to_vec();
-        let sources = [source("events", SourceAuth::None), source("keyed", SourceAuth::Bearer(keys))];
+        let quota = Quota { rate: Rate::new(2, Duration::from_secs(60)), burst: 4 };
+        let sources = [
+            source("events", SourceAuth::None, None),
+            source("keyed", SourceAuth::Bearer(keys.clone()), None),
+            source("metered", SourceAuth::Bearer(keys), Some(quota)),
+        ];
         let intake = Intake::new(&settings, &sources, Arc::clone(&store), metrics.clone(), clock);
         let intake = Arc::new(intake);
         let listener = Listener::bind(&settings).unwrap();
