@@ -2,6 +2,7 @@
 //!
 //! `Router::start` opens, loads, binds and begins; `Router::run` keeps house until it is told to stop, then lets what is in flight finish.
 
+mod identities; // The listeners' certificates.
 mod load; // A config as one generation that events can be walked by.
 mod reload; // Another generation in place of this one, or none.
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use identities::Identities;
 pub use reload::{Reloader, Status};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -87,14 +89,15 @@ impl Router {
         let plugins = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
         let snapshot = load::load(config, &plugins, &Snapshot::default()).await?;
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
-        let ingest = accept::Listener::bind(&config.ingest)?;
-        let admin = admin::Listener::bind(&config.admin).await?;
+        let identities = Identities::load(config)?;
+        let ingest = accept::Listener::bind(&config.ingest, identities.ingest.clone())?;
+        let admin = admin::Listener::bind(&config.admin, identities.admin.clone()).await?;
         // Last, so that nothing is claimed by a process that can't start.
         let store = open_store(config, clock).await?;
         // Before the first attempt: what was paused stays paused.
         snapshot.apply_marks(&store.endpoint_marks().await?);
         store.remember_sources(&source_names(config)).await?;
-        Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, ingest, admin, store))
+        Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, identities, ingest, admin, store))
     }
 
     #[expect(clippy::too_many_arguments, reason = "these are the stages; only this function joins them")]
@@ -106,6 +109,7 @@ impl Router {
         snapshot: Snapshot,
         plugins: Arc<PluginHost>,
         transport: Arc<dyn Transport>,
+        identities: Identities,
         ingest: accept::Listener,
         admin: admin::Listener,
         store: Arc<dyn Store>,
@@ -139,6 +143,7 @@ impl Router {
             Arc::clone(&snapshot),
             Arc::clone(&intake),
             Arc::clone(&store),
+            identities,
             clock,
         ));
 

@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
-//! | `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
+//! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -129,6 +129,7 @@
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.
 
 pub mod accept; // Authenticate the request, store the event, answer 202.
+pub mod addresses; // Vocabulary: how many connections each address has.
 pub mod admin; // The operator's door: health, metrics, what became of events, doing it again.
 pub mod app; // Wires it all; the only file that knows every stage.
 pub mod attempt; // Vocabulary: one try at a delivery.
@@ -150,3 +151,4 @@ pub mod send; // One attempt.
 pub mod settle; // Delivered, retry at, dead letter.
 pub mod store; // The only place where durable state is.
 pub mod tail; // Vocabulary: what happens, told as it happens.
+pub mod tls; // Vocabulary: what the listeners show to those who connect.

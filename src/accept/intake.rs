@@ -166,7 +166,9 @@ impl Intake {
         }
         let Way { source, limit } = way;
         // Whoever is over the quota already is told before a body is read; how many events it has shows later.
-        if let Some(wait) = limit.as_ref().map(|limit| limit.wait(Instant::now().into_std())).filter(|wait| !wait.is_zero()) {
+        if let Some(wait) =
+            limit.as_ref().map(|limit| limit.wait(Instant::now().into_std())).filter(|wait| !wait.is_zero())
+        {
             return Err(Refusal::OverQuota { wait });
         }
         // Held until the answer is made: the events share the body's bytes.

@@ -1,19 +1,19 @@
 //! Connections of producers: a bounded number, from an address and in all, each closed when it does not come to
 //! a request in time. HTTP/1.1 only: nothing has to guess what a connection speaks before a timer runs.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +21,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::socket::Socket;
 use super::{Error, Intake};
+use crate::addresses::Addresses;
 use crate::config::Ingest;
+use crate::tls::Identity;
 
 /// Header lines of a request.
 pub(super) const HEADERS_MAX: usize = 64;
@@ -39,16 +41,16 @@ const OVER_LIMIT: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     \"detail\":\"the router has as many connections as it may; nothing was stored; it is safe to try again\"}";
 
 /// The ingest listener.
-#[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     local_address: SocketAddr,
     settings: Ingest,
+    tls: Option<Arc<Identity>>,
 }
 
 impl Listener {
-    /// Listens; connections wait until [`Self::serve`]. Call it within a tokio runtime.
-    pub fn bind(settings: &Ingest) -> Result<Self, Error> {
+    /// Listens, with TLS where there is an identity; connections wait until [`Self::serve`]. Call it within a tokio runtime.
+    pub fn bind(settings: &Ingest, tls: Option<Arc<Identity>>) -> Result<Self, Error> {
         let address = settings.listen;
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -59,7 +61,7 @@ impl Listener {
             Ok((listener.local_addr()?, listener))
         };
         let (local_address, listener) = listen().map_err(|reason: io::Error| Error::Bind { address, reason })?;
-        Ok(Self { listener, local_address, settings: settings.clone() })
+        Ok(Self { listener, local_address, settings: settings.clone(), tls })
     }
 
     /// Where it listens, with the port that the system chose when the config said 0.
@@ -70,8 +72,8 @@ impl Listener {
     /// Serves until `shutdown` is true (or its sender is gone); then accepts nothing more, answers the requests
     /// that are under way, and returns when all connections have ended, after `grace` at the latest.
     pub async fn serve(self, intake: Arc<Intake>, mut shutdown: watch::Receiver<bool>, grace: Duration) {
-        let Self { listener, settings, .. } = self;
-        let addresses = Arc::new(Addresses { max: settings.connections_per_address_max, counts: Mutex::default() });
+        let Self { listener, settings, tls, .. } = self;
+        let addresses = Addresses::new(settings.connections_per_address_max);
         let http = protocol(&settings);
         let mut connections = JoinSet::new();
         let mut back_off = BACK_OFF.0;
@@ -105,7 +107,10 @@ impl Listener {
             let place = if connections.len() < settings.connections_max { addresses.enter(peer.ip()) } else { None };
             let Some(place) = place else {
                 intake.count_unreadable(StatusCode::SERVICE_UNAVAILABLE);
-                tell_over_limit(stream);
+                // In clear text it would say nothing to one that waits for a handshake.
+                if tls.is_none() {
+                    tell_over_limit(stream);
+                }
                 continue;
             };
             let connection = Connection {
@@ -114,8 +119,14 @@ impl Listener {
                 write_timeout: settings.body_timeout,
                 shutdown: shutdown.clone(),
             };
+            let (tls, handshake_timeout) = (tls.clone(), settings.head_timeout);
             connections.spawn(async move {
-                connection.serve(stream).await;
+                // Answers are small and whole: waiting to fill a segment only delays them. Without it they are slower.
+                let _ = stream.set_nodelay(true);
+                match tls {
+                    None => connection.serve(stream).await,
+                    Some(identity) => connection.serve_tls(&identity, stream, handshake_timeout).await,
+                }
                 drop(place);
             });
         }
@@ -168,10 +179,21 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, stream: TcpStream) {
+    async fn serve_tls(mut self, identity: &Identity, stream: TcpStream, within: Duration) {
+        let shaken = tokio::select! {
+            biased;
+            () = told_to_stop(&mut self.shutdown) => return,
+            shaken = identity.handshake(stream, within) => shaken,
+        };
+        match shaken {
+            // Boxed: with its buffers it is several times what a plain connection's task holds.
+            Ok(stream) => Box::pin(self.serve(stream)).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
         let _counted = Counted::new(&self.intake);
-        // Answers are small and whole: waiting to fill a segment only delays them. Without it they are slower.
-        let _ = stream.set_nodelay(true);
         let socket = Socket::new(stream, self.write_timeout);
         let first_fault = socket.first_fault();
         let heads = AtomicU64::new(0);
@@ -216,71 +238,9 @@ impl Drop for Counted {
     }
 }
 
-/// How many connections each address has. As large as the number of connections, at most.
-struct Addresses {
-    max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Addresses {
-    /// A place for one more of this address, if it may have one.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let address = network(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.get(&address).copied().unwrap_or(0) >= self.max {
-            return None;
-        }
-        *counts.entry(address).or_insert(0) += 1;
-        Some(Place { addresses: Arc::clone(self), address })
-    }
-}
-
-/// What counts as one address: an IPv6 network of 64 bits is usually one machine's own.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-    }
-}
-
-/// One connection's place, given back when it is dropped.
-struct Place {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_has_a_bounded_number_of_connections() {
-        let addresses = Arc::new(Addresses { max: 2, counts: Mutex::default() });
-        let enter = |text: &str| addresses.enter(text.parse().unwrap());
-        let first = enter("10.0.0.1").unwrap();
-        let second = enter("::ffff:10.0.0.1").unwrap();
-        assert!(enter("10.0.0.1").is_none());
-        let other = enter("2001:db8::1").unwrap();
-        let neighbour = enter("2001:db8::ffff:2").unwrap();
-        assert!(enter("2001:db8::3").is_none());
-        assert!(enter("2001:db8:0:1::3").is_some());
-        drop(first);
-        assert!(enter("10.0.0.1").is_some());
-        drop((second, other, neighbour));
-        assert!(addresses.counts.lock().unwrap().is_empty());
-    }
 
     #[test]
     fn what_is_told_over_the_limit_is_a_whole_answer() {

@@ -23,6 +23,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,17 +31,25 @@ use tokio_util::sync::CancellationToken;
 use self::answers::{Answer, json_answer, problem, text};
 use self::operations::{Caller, audit};
 use self::route::Route;
+use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::config;
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::store::{MarkKind, Store};
+use crate::tls::Identity;
 
 pub use self::tail::TailQuery;
 
-/// Connections served at one time: a scraper, probes and a few people.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections served at one time, in all and for each address: a scraper, probes and a few people. One that is over is closed
+/// at once: whoever fills an address's places with slow requests must not make others wait.
+const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// Header lines of a request, and bytes of its head.
+const HEADERS_MAX: usize = 64;
+const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// From the connection, or the last answer, to the end of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,15 +106,16 @@ pub enum Error {
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Identity>>,
 }
 
 impl Listener {
-    /// Binds the address of `[admin]`.
-    pub async fn bind(settings: &config::Admin) -> Result<Self, Error> {
+    /// Binds the address of `[admin]`, with TLS where there is an identity.
+    pub async fn bind(settings: &config::Admin, tls: Option<Arc<Identity>>) -> Result<Self, Error> {
         let failed = |reason| Error::Bind { address: settings.listen, reason };
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, tls })
     }
 
     /// Where it listens.
@@ -117,8 +127,8 @@ impl Listener {
     pub async fn serve(self, state: Arc<State>, stop: CancellationToken) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let watchers = Arc::new(Semaphore::new(tail::WATCHERS_MAX));
+        let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS_MAX);
         loop {
-            let permit = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
             let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.listener.accept() => match accepted {
@@ -130,26 +140,44 @@ impl Listener {
                     }
                 },
             };
-            let (state, stop) = (Arc::clone(&state), stop.clone());
+            let permit = Arc::clone(&connections).try_acquire_owned().ok();
+            let Some(place) = permit.zip(addresses.enter(peer)) else { continue };
+            let (state, stop, tls) = (Arc::clone(&state), stop.clone(), self.tls.clone());
             let visit = Arc::new(Visit { peer, stop: stop.clone(), watchers: Arc::clone(&watchers) });
             tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let (state, visit) = (Arc::clone(&state), Arc::clone(&visit));
-                    async move { Ok::<_, Infallible>(state.answer(request, &visit).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
+                let serving = async {
+                    match tls {
+                        None => serve_connection(&state, &visit, stream).await,
+                        Some(identity) => match identity.handshake(stream, HEAD_TIMEOUT).await {
+                            Ok(stream) => serve_connection(&state, &visit, stream).await,
+                            Err(error) => tracing::debug!(%error, "admin: a TLS handshake failed"),
+                        },
+                    }
+                };
                 tokio::select! {
-                    // A connection that breaks concerns the other side alone.
-                    _ = connection => {}
+                    () = serving => {}
                     () = stop.cancelled() => {}
                 }
-                drop(permit);
+                drop(place);
             });
         }
     }
+}
+
+async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(|request| {
+        let (state, visit) = (Arc::clone(state), Arc::clone(visit));
+        async move { Ok::<_, Infallible>(state.answer(request, &visit).await) }
+    });
+    // A connection that breaks concerns the other side alone.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 impl State {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use super::identities::Identities;
 use super::{Error, load, source_names};
 use crate::accept::Intake;
 use crate::clock::{Clock, Timestamp};
@@ -23,6 +24,7 @@ pub struct Reloader {
     snapshot: Arc<ArcSwap<Snapshot>>,
     intake: Arc<Intake>,
     store: Arc<dyn Store>,
+    identities: Identities,
     clock: Clock,
     /// What only a restart can change, as it was at start.
     fixed: Fixed,
@@ -69,6 +71,7 @@ impl Fixed {
 }
 
 impl Reloader {
+    #[expect(clippy::too_many_arguments, reason = "a reload concerns all of these")]
     pub(super) fn new(
         path: &Path,
         config: &Config,
@@ -76,6 +79,7 @@ impl Reloader {
         snapshot: Arc<ArcSwap<Snapshot>>,
         intake: Arc<Intake>,
         store: Arc<dyn Store>,
+        identities: Identities,
         clock: Clock,
     ) -> Self {
         let generation = snapshot.load().generation;
@@ -85,6 +89,7 @@ impl Reloader {
             snapshot,
             intake,
             store,
+            identities,
             clock,
             fixed: Fixed::of(config),
             status: Mutex::new(Status { generation, loaded_at: clock.now(), last_fault: None }),
@@ -125,6 +130,7 @@ impl Reloader {
         }
         let before = self.snapshot.load_full();
         let snapshot = load::load(&config, &self.plugins, &before).await.map_err(|error: Error| error.to_string())?;
+        let credentials = self.identities.read_again().map_err(|error| error.to_string())?;
         for section in self.fixed.differing(&Fixed::of(&config)) {
             tracing::warn!(
                 "`[{section}]` has changed: it is read at start only, so the router keeps what it began with"
@@ -139,6 +145,9 @@ impl Reloader {
             tracing::warn!(%error, "new sources could not be remembered: their events are found by id and source only");
         }
         let generation = snapshot.generation;
+        for (identity, credentials) in credentials {
+            identity.replace(credentials);
+        }
         // Routes first: an event of a new source must never meet the old routes.
         self.snapshot.store(Arc::new(snapshot));
         self.intake.replace_sources(&config.sources);

@@ -91,6 +91,8 @@ pub struct Ingest {
     pub connections_per_address_max: usize,
     /// `bodies_bytes_max`, default 256 MiB: all bodies that are being read or stored at one time.
     pub bodies_bytes_max: usize,
+    /// `[ingest.tls]`: without it the listener speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// `backlog_events_max`, default 1,000,000: events not yet settled and deliveries in the schedule; above it, producers get 503.
     pub backlog_events_max: u64,
 }
@@ -102,6 +104,17 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// `tokens`: any of them is accepted as `Authorization: Bearer …`. Required where `listen` is not loopback.
     pub tokens: Vec<Secret>,
+    /// `[admin.tls]`: without it the listener speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `[ingest.tls]`, `[admin.tls]`: PEM files, read at start and again at a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `cert`: the server's certificate, then those that vouch for it; a relative path is relative to the config file.
+    pub cert: PathBuf,
+    /// `key`: its private key.
+    pub key: PathBuf,
 }
 
 /// `[store]`.

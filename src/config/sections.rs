@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::reader::Table;
 use super::secrets::Plain;
 use super::values::{self, GIB, KIB, MIB, MILLISECOND, seconds};
-use super::{Admin, DeliverySettings, Ingest, Log, LogFormat, Sandbox};
+use super::{Admin, DeliverySettings, Ingest, Log, LogFormat, Sandbox, TlsFiles};
 use crate::secret::Secret;
 
 const TOKENS_MAX: usize = 100;
@@ -27,6 +27,7 @@ pub(super) fn ingest(mut table: Table<'_>) -> Ingest {
         connections_per_address_max: table.count("connections_per_address_max", 1_024, 1..=1_000_000),
         bodies_bytes_max: table.bytes("bodies_bytes_max", 256 * MIB, 1..=64 * GIB),
         backlog_events_max: table.count("backlog_events_max", 1_000_000, 1..=1_000_000_000_000),
+        tls: tls(&mut table),
     };
     if ingest.body_bytes_max > ingest.bodies_bytes_max {
         let message = format!(
@@ -60,8 +61,21 @@ pub(super) fn admin(mut table: Table<'_>) -> Admin {
         let message = "`admin.tokens` must list at least one token, since `admin.listen` is not a loopback address";
         table.reading.fault("admin.tokens", super::origins::Part::Secret, message, None);
     }
+    let tls = tls(&mut table);
     table.end();
-    Admin { listen, tokens }
+    Admin { listen, tokens, tls }
+}
+
+fn tls(table: &mut Table<'_>) -> Option<TlsFiles> {
+    let mut table = table.find("tls")?.table()?;
+    let mut path = |name, what: &str| {
+        let entry = table.require(name, &format!("the file of {what}, in PEM form"));
+        entry.and_then(|entry| Some(entry.reading.origins.folder(&entry.key).join(&*entry.text()?)))
+    };
+    let cert = path("cert", "the certificate and those that vouch for it");
+    let key = path("key", "the certificate's private key");
+    table.end();
+    Some(TlsFiles { cert: cert?, key: key? })
 }
 
 pub(super) fn delivery(mut table: Table<'_>) -> DeliverySettings {

@@ -9,6 +9,7 @@ mod end_to_end; // The whole job with real processes, on both stores, through `k
 mod endpoints; // One bad endpoint costs the others nothing.
 mod evil; // Plugins that mean harm: each ends in a named fault, and costs the others nothing.
 mod life; // A failing delivery's 26½ hours, on paused time.
+mod listeners; // What connections can do to the listeners, and TLS.
 mod operations; // What an operator asks of a running router, and has it do.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod plugin_languages; // Plugins in every language, from nothing to a delivered message.

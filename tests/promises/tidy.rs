@@ -6,9 +6,21 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 8] = ["accept", "admin", "dispatch", "filter", "plugin", "send", "settle", "store"];
 
 /// What every stage may import: the vocabulary and the settings.
-const VOCABULARY: [&str; 12] = [
-    "attempt", "breaker", "clock", "config", "delivery", "endpoint", "event", "metrics", "rate", "route", "secret",
+const VOCABULARY: [&str; 14] = [
+    "addresses",
+    "attempt",
+    "breaker",
+    "clock",
+    "config",
+    "delivery",
+    "endpoint",
+    "event",
+    "metrics",
+    "rate",
+    "route",
+    "secret",
     "tail",
+    "tls",
 ];
 
 /// What a part of the vocabulary may import beyond the vocabulary, and why.
@@ -29,7 +41,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     ("prometheus_client", &["src/metrics.rs"]),
     ("redis", &["src/store/redis"]),
     ("rusqlite", &["src/store/embedded"]),
-    ("rustls", &["src/send"]),
+    ("rustls", &["src/send", "src/tls.rs"]),
     ("tracing_subscriber", &["src/cli"]),
     ("wasmparser", &["src/plugin"]),
     ("wasmtime", &["src/plugin"]),

@@ -37,6 +37,7 @@ pub fn settings() -> Ingest {
         connections_max: 100,
         connections_per_address_max: 100,
         bodies_bytes_max: 256 << 20,
+        tls: None,
         backlog_events_max: 1_000_000,
     }
 }
@@ -77,7 +78,7 @@ impl Door {
         ];
         let intake = Intake::new(&settings, &sources, Arc::clone(&store), metrics.clone(), clock);
         let intake = Arc::new(intake);
-        let listener = Listener::bind(&settings).unwrap();
+        let listener = Listener::bind(&settings, None).unwrap();
         let address = listener.local_addr();
         let (shutdown, told) = watch::channel(false);
         let served = tokio::spawn(listener.serve(Arc::clone(&intake), told, grace));

@@ -51,13 +51,25 @@ impl RouterProcess {
 
     /// Writes the config anew, for a reload or the next start.
     pub fn write_config(&self, rest: &str) {
+        self.write_sections("", "", rest);
+    }
+
+    /// Writes the config anew with more keys for `[ingest]` and `[admin]`.
+    pub fn write_config_with(&self, of_ingest: &str, of_admin: &str) {
+        self.write_sections(of_ingest, of_admin, "");
+    }
+
+    fn write_sections(&self, of_ingest: &str, of_admin: &str, rest: &str) {
         let Self { ingest, admin, store, admin_tokens, .. } = self;
+        // No line more than before where there is nothing to add: tests name lines.
+        let more = |keys: &str| if keys.is_empty() { String::new() } else { format!("\n{keys}") };
+        let (of_ingest, of_admin) = (more(of_ingest), more(of_admin));
         let text = format!(
             r#"
 [ingest]
-listen = "127.0.0.1:{ingest}"
+listen = "127.0.0.1:{ingest}"{of_ingest}
 [admin]
-listen = "127.0.0.1:{admin}"
+listen = "127.0.0.1:{admin}"{of_admin}
 tokens = {admin_tokens}
 [store]
 url = "{store}"

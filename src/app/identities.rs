@@ -1,0 +1,33 @@
+//! The listeners' certificates, as the config names them: all readable and whole, or the config is refused.
+
+use std::sync::Arc;
+
+use super::Error;
+use crate::config::{Config, TlsFiles};
+use crate::tls::{self, Credentials, Identity};
+
+/// What each listener shows; `None` for plain HTTP.
+pub(super) struct Identities {
+    pub(super) ingest: Option<Arc<Identity>>,
+    pub(super) admin: Option<Arc<Identity>>,
+}
+
+impl Identities {
+    /// Reads the files.
+    pub(super) fn load(config: &Config) -> Result<Self, Error> {
+        let load = |key: &str, files: &Option<TlsFiles>| {
+            let identity = files.as_ref().map(Identity::load).transpose();
+            identity.map_err(|error| {
+                let place = config.place(key).map_or_else(String::new, |place| format!("{place}: "));
+                Error::Invalid(vec![format!("{place}`{key}`: {error}")])
+            })
+        };
+        Ok(Self { ingest: load("ingest.tls", &config.ingest.tls)?, admin: load("admin.tls", &config.admin.tls)? })
+    }
+
+    /// Reads all files again: all can be used, or none is.
+    pub(super) fn read_again(&self) -> Result<Vec<(Arc<Identity>, Credentials)>, tls::Error> {
+        let identities = self.ingest.iter().chain(&self.admin);
+        identities.map(|identity| Ok((Arc::clone(identity), identity.read_again()?))).collect()
+    }
+}
