@@ -66,7 +66,7 @@
 //! delivery's dead letter is, where outcomes are that came later than two seconds after their event), `{bl:p}:owner:<consumer>` (the fence). Every step is one script; appends and
 //! settlements of many events share a call. Where it differs from the obvious, and why:
 //!
-//! * A score with a half is claimed, a whole one waits: whether somebody holds a delivery needs no key of its own.
+//! * A score with a fraction is claimed, a whole one waits; the fraction says by whom: whether and by which process a delivery is held needs no key of its own.
 //! * A settlement that is too large for one call writes its records ahead, with an expiry, and takes them up in the one call that settles.
 //! * What a process holds is found again by `XPENDING` and `XRANGE`, not by reading its history, which would transfer every body it holds.
 //! * What became of an event is looked for right after it in the outcomes' stream; only what was written later than that is

@@ -16,6 +16,7 @@ mod plugin_languages; // Plugins in every language, from nothing to a delivered 
 mod plugin_tools; // What authors are told.
 mod plugin_use; // Breaker, `on_error`, shadow mode.
 mod plugin_versions; // One version of a plugin in place of another.
+mod redis_cluster; // The store in Redis: a Cluster that changes under load.
 mod redis_failover; // The store in Redis: another server takes the master's place.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_fitness; // The store in Redis: what kind of server it takes, and when that has no room.

@@ -226,6 +226,37 @@ async fn a_router_that_was_taken_over_from_goes_on_under_a_new_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_router_held_of_the_schedule_is_free_when_it_is_taken_over_from() {
+    let server = RedisServer::start("no");
+    let lease = Duration::from_secs(600);
+    let options = RedisOptions { store: StoreOptions { lease, ..StoreOptions::default() }, ..options() };
+    let open = async || {
+        let store = RedisStore::open(server.target(), options.clone()).await.expect("the store opens");
+        Arc::new(store) as Arc<dyn Store>
+    };
+    let (first, second) = (open().await, open().await);
+    append(&first, events("evt", 30)).await;
+    for (n, claim) in claim(&first, 30).await.into_iter().enumerate() {
+        // Some are held from their first attempt on, some are claimed when they fall due, some wait.
+        let hold = [Hold::Claimed, Hold::Wait(Duration::ZERO), Hold::Wait(Duration::from_secs(300))][n % 3];
+        settle(&first, rescheduled(claim, "warehouse", hold)).await;
+    }
+    let held = claim_due_within(&first, 7, PATIENCE).await;
+    let others: HashSet<_> = claim_due_within(&second, 3, PATIENCE).await.into_iter().map(|c| c.delivery.id).collect();
+    drop(first);
+    let freed = claim_due_within(&second, 17, PATIENCE).await;
+    assert!(freed.iter().all(|claim| !others.contains(&claim.delivery.id)), "its own it has already");
+    assert!(held.iter().all(|old| freed.iter().any(|new| new.delivery.id == old.delivery.id)));
+    assert!(second.claim_due(10).await.unwrap().claims.is_empty(), "what waits goes on waiting");
+    // The dead one comes too late, and the new claims are good.
+    for claim in freed {
+        let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
+        let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
+        assert_eq!(second.settle_delivery(settlement).await.unwrap(), Settled::Written(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_router_leaves_nothing_behind() {
     let server = RedisServer::start("no");
     let store = open(server.target()).await;

@@ -17,7 +17,7 @@ use super::link::CALL_TIME_MAX;
 use super::membership::{Member, Membership};
 use super::reply;
 use super::server::Examiner;
-use super::{Phase, Shared, layout, scripts};
+use super::{Phase, Shared, layout, lease, scripts};
 use crate::store::Error;
 
 /// How many entries one script call takes over.
@@ -83,10 +83,15 @@ impl Janitor {
         let others = names.into_iter().filter(|name| **name != *member.name).collect();
         let dead = self.judge(others, now, &beats, listened, shared.options.dead_after);
         for name in dead {
+            // One that gave its name up has handed its leases back, or goes on with them under another name.
+            let is_silent = beats.get(&name) != Some(&0);
             let mut left = false;
             for (partition, names) in consumers.iter().enumerate() {
                 match names {
                     Some(names) if names.contains(&name) => {
+                        if is_silent && lease::is_distinct(&name, beats.keys()) {
+                            free_leases(shared, partition, &name).await?;
+                        }
                         left |= !take_over(shared, &member, partition, &name).await?;
                     }
                     Some(_) => {}
@@ -226,6 +231,15 @@ async fn take_over(shared: &Shared, member: &Member, partition: usize, dead: &st
             }
         }
     }
+}
+
+/// Makes what a dead consumer holds of a partition's schedule fall due.
+async fn free_leases(shared: &Shared, partition: usize, dead: &str) -> Result<(), Fault> {
+    let freed = lease::free(shared, &shared.partitions[partition], dead).await?;
+    if freed > 0 {
+        tracing::info!(consumer = dead, partition, deliveries = freed, "freed what a process held that is gone");
+    }
+    Ok(())
 }
 
 async fn forget(shared: &Shared, name: &str, beat: Option<u64>) -> Result<(), Fault> {

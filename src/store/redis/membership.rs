@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::lease;
 use super::reply::StreamId;
 
 /// How many delivery claims of a partition are remembered before the ones whose lease ended are dropped.
@@ -181,7 +182,7 @@ impl Membership {
         let held = &mut state.deliveries[partition];
         held.extend(members.map(|member| (member, fence)));
         if held.len() > DELIVERY_CLAIMS_KEPT {
-            held.retain(|_, fence| *fence > now);
+            held.retain(|_, fence| lease::ends_ms(*fence) > now);
         }
     }
 

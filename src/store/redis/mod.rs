@@ -13,6 +13,7 @@ mod history; // What an operator reads.
 mod janitor; // Heartbeats, take-overs, names.
 mod keys; // Names of keys.
 mod layout; // What kind of store this is.
+mod lease; // Who has claimed what of the schedule.
 mod link; // One connection, with deadlines.
 mod membership; // Who this process is, and what it holds.
 mod read; // Events, outcomes, dead letters, figures; trimming.

@@ -1,7 +1,6 @@
 //! The schedule: what is due is claimed, and some of it is made to fall due sooner.
 //!
-//! A score is a time in milliseconds: a whole number, and the delivery waits and falls due then; a whole number and a
-//! half, and it is claimed and the lease ends then. So a claim needs no key of its own, and the score is its fence.
+//! `lease.rs` tells what a score means.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,13 +12,15 @@ use redis::Value;
 
 use super::fault::Fault;
 use super::keys::{PartitionKeys, member_of};
+use super::lease::lease_of;
 use super::link::CALL_TIME_MAX;
 use super::reply;
 use super::{Shared, scripts};
 use crate::clock::Timestamp;
-use crate::delivery::whole_millis;
 use crate::store::{DeliveryClaim, DeliveryKey, DueDeliveries, Error, WaitingDelivery, decode_delivery};
 
+/// How long to wait for a name.
+const NAMELESS_PAUSE: Duration = Duration::from_millis(100);
 /// How many entries of the schedule one call of [`hasten`] looks at.
 const HASTEN_STEP_ENTRIES: usize = 500;
 /// How much of a partition's schedule is looked through for the deliveries of one subscription.
@@ -37,11 +38,15 @@ struct Turn {
 
 /// Claims at most `max` due deliveries, from all partitions alike.
 pub(super) async fn claim_due(shared: &Shared, max: usize) -> Result<DueDeliveries, Error> {
+    let Some(member) = shared.membership.current() else {
+        // What has no name can't hold anything; it is about to get one.
+        return Ok(DueDeliveries { claims: Vec::new(), next_in: Some(NAMELESS_PAUSE) });
+    };
     let count = shared.partitions.len();
     let first = shared.next_partition.fetch_add(1, Ordering::Relaxed) % count;
     // Those that come first get the remainder of the division, and each gets its turn to be first.
     let share = |place: usize| max / count + usize::from(place < max % count);
-    let calls = (0..count).map(|place| claim_partition(shared, (first + place) % count, share(place)));
+    let calls = (0..count).map(|place| claim_partition(shared, &member.name, (first + place) % count, share(place)));
     let (mut turns, mut failed): (Vec<Turn>, _) = (Vec::with_capacity(count), None);
     for turn in join_all(calls).await {
         match turn {
@@ -60,7 +65,7 @@ pub(super) async fn claim_due(shared: &Shared, max: usize) -> Result<DueDeliveri
     for turn in &mut turns {
         if left > 0 && turn.next_in == Some(Duration::ZERO) {
             // What was claimed is not given up for what can't be.
-            let Ok(more) = claim_partition(shared, turn.partition, left).await else { break };
+            let Ok(more) = claim_partition(shared, &member.name, turn.partition, left).await else { break };
             left -= more.moved.min(left);
             turn.next_in = more.next_in;
             turn.claims.extend(more.claims);
@@ -70,11 +75,11 @@ pub(super) async fn claim_due(shared: &Shared, max: usize) -> Result<DueDeliveri
     Ok(DueDeliveries { claims: turns.into_iter().flat_map(|turn| turn.claims).collect(), next_in })
 }
 
-async fn claim_partition(shared: &Shared, partition: usize, limit: usize) -> Result<Turn, Fault> {
+async fn claim_partition(shared: &Shared, name: &str, partition: usize, limit: usize) -> Result<Turn, Fault> {
     let keys = &shared.partitions[partition];
-    let lease = whole_millis(shared.options.store.lease);
+    let lease = lease_of(name, shared.options.store.lease);
     let run = shared.link.run(&scripts::CLAIM_DUE, |command| {
-        command.arg(1).arg(&keys.due).arg(limit).arg(lease);
+        command.arg(1).arg(&keys.due).arg(limit).arg(&lease);
     });
     let mut answer = reply::array(run.await?)?.into_iter();
     let mut number = || reply::number(&answer.next().unwrap_or(Value::Nil));

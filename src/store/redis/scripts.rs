@@ -43,6 +43,7 @@ scripts! {
     DROP_DUE = "scripts/drop_due.lua",
     DROP_EVENT = "scripts/drop_event.lua",
     FORGET = "scripts/forget.lua",
+    FREE_LEASES = "scripts/free_leases.lua",
     HAND_BACK = "scripts/hand_back.lua",
     HASTEN = "scripts/hasten.lua",
     HEARTBEAT = "scripts/heartbeat.lua",

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use super::fault::Fault;
 use super::history::SETTLED_SOON_MS;
 use super::keys::GROUP;
+use super::lease::lease_of;
 use super::reply::{self, StreamId};
 use super::settle::{GaveUp, count_within, patiently};
 use super::write_ahead::Ahead;
 use super::{Shared, scripts};
-use crate::delivery::whole_millis;
 use crate::store::{Error, Settled};
 
 /// What a delivery takes in a call besides its record, about.
@@ -145,7 +145,7 @@ async fn write_once(
         return Ok(Written::Lost);
     };
     let keys = &shared.partitions[usize::from(partition)];
-    let lease = whole_millis(shared.options.store.lease);
+    let lease = lease_of(&member.name, shared.options.store.lease);
     let outcomes = items.iter().map(|item| item.outcomes.as_str()).filter(|lines| !lines.is_empty());
     let outcomes = outcomes.collect::<Vec<_>>().join("\n");
     let deliveries: usize = items.iter().map(|item| item.deliveries.len()).sum();
@@ -164,7 +164,7 @@ async fn write_once(
         for (event, _) in &sets {
             command.arg(keys.letters_ahead(*event));
         }
-        command.arg(GROUP).arg(sequence).arg(lease).arg(&outcomes);
+        command.arg(GROUP).arg(sequence).arg(&lease).arg(&outcomes);
         command.arg(items.len()).arg(deliveries).arg(sets.len()).arg(oldest_ms).arg(SETTLED_SOON_MS);
         for item in items {
             command.arg(item.id.to_string());

@@ -12,7 +12,7 @@ local count, written, outcomes, letters, events = #KEYS - 6, {}, {}, {}, {}
 for n = 1, count do
   local at = n * 7 - 5
   local score = redis.call('ZSCORE', KEYS[2], ARGV[at])
-  if score and tonumber(score) == ARGV[at + 1] + 0.5 then
+  if score and tonumber(score) == ARGV[at + 1] / 2048 then
     if ARGV[at + 2] == 'dead' then letters[#letters + 1] = at end
     if ARGV[at + 4] ~= '' then
       outcomes[#outcomes + 1] = ARGV[at + 4]

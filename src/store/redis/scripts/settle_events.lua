@@ -13,7 +13,7 @@ if before[1] == ARGV[2] then return {'WRITTEN', tonumber(before[2])} end -- done
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local entries, deliveries, sets = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local held = now + ARGV[3] + 0.5 -- a half: claimed
+local held = now + ARGV[3] -- the fraction says who holds them
 
 local at = 10 + entries
 for n = 1, deliveries do
@@ -59,5 +59,5 @@ if ARGV[4] ~= '' then
 end
 for n = 1, sets do redis.call('UNLINK', KEYS[7 + deliveries + n]) end
 redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 10, 9 + entries))
-redis.call('HSET', KEYS[2], 'events', ARGV[2], 'fence', held)
-return {'WRITTEN', held}
+redis.call('HSET', KEYS[2], 'events', ARGV[2], 'fence', held * 2048)
+return {'WRITTEN', held * 2048}
