@@ -92,14 +92,17 @@ impl History for RedisStore {
     }
 
     async fn replay(&self, replay: Replay) -> Result<Replayed, Error> {
+        self.shared.refuse_when_closed()?;
         replay::replay(&self.shared, replay).await
     }
 
     async fn discard(&self, place: Position, id: &DeliveryId, outcome: OutcomeRecord) -> Result<bool, Error> {
+        self.shared.refuse_when_closed()?;
         replay::discard(&self.shared, place, id, &outcome).await
     }
 
     async fn record_audit(&self, entry: &AuditEntry) -> Result<(), Error> {
+        self.shared.refuse_when_closed()?;
         audit::record(&self.shared, entry).await
     }
 
@@ -108,6 +111,7 @@ impl History for RedisStore {
     }
 
     async fn remember_sources(&self, names: &[Arc<str>]) -> Result<(), Error> {
+        self.shared.refuse_when_closed()?;
         audit::remember_sources(&self.shared, names).await
     }
 

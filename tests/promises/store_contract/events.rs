@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use branchline::delivery::Outcome;
 use branchline::event::Position;
-use branchline::store::{Appended, Error, EventSettlement, Hold, ScheduledDelivery, Settled, StoreOptions};
+use branchline::store::{Appended, Error, EventSettlement, Hold, ReplayFrom, ScheduledDelivery, Settled, StoreOptions};
 use futures_util::future::join_all;
 
 use super::{
@@ -217,7 +217,10 @@ pub async fn a_closed_store_refuses(fixture: &impl Fixture) {
     let store = fixture.open(StoreOptions::default()).await;
     append(&store, vec![event("evt_1")]).await;
     let claim = claim(&store, 1).await.remove(0);
+    let again = super::history::again(&delivery(&claim, "warehouse"), ReplayFrom::Event);
     store.close().await.unwrap();
+    assert!(matches!(store.replay(again).await, Err(Error::Closed)));
+    assert!(matches!(store.remember_sources(&["app".into()]).await, Err(Error::Closed)));
     assert!(matches!(store.append(vec![event("evt_2")]).await, Err(Error::Closed)));
     assert!(matches!(store.claim_events(1, Duration::from_secs(5)).await, Err(Error::Closed)));
     assert!(matches!(store.settle_event(delivered(claim)).await, Err(Error::Closed)));

@@ -175,7 +175,8 @@ async fn given_up(store: &Arc<dyn Store>, id: &str, subscriptions: &[&str]) -> V
     deliveries
 }
 
-fn again(delivery: &Delivery, from: ReplayFrom) -> Replay {
+/// A replay of a delivery as it was, with a new round of attempts.
+pub fn again(delivery: &Delivery, from: ReplayFrom) -> Replay {
     let delivery = Delivery { attempts: vec![], ..delivery.clone() };
     let outcome = outcome_of(&delivery, Outcome::Scheduled { next: Timestamp::from_millis(7), why: Waiting::Replay });
     Replay { delivery, from, anew: false, outcome }
