@@ -22,6 +22,7 @@ mod redis_faults; // The store in Redis: what it survives.
 mod redis_fitness; // The store in Redis: what kind of server it takes, and when that has no room.
 mod redis_large; // The store in Redis: what is large, what is refused.
 mod redis_load; // Producers and a consumer over a store, and the reckoning.
+mod redis_retention; // The store in Redis: what is kept, and how much room it takes.
 mod redis_store; // The store in Redis: the contract.
 mod redis_wait; // The store in Redis: replicas and disks that are waited for.
 mod router; // What an operator relies on.

@@ -23,6 +23,24 @@ local function earlier(a, b)
   return b
 end
 
+-- Removes settled entries among those that wait, as many as can be looked at: a look brings their bodies.
+local function drop_between(first, bound)
+  local sample = redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', 10)
+  local bytes = 1
+  for _, entry in ipairs(sample) do bytes = math.max(bytes, #entry[2][2]) end
+  local look = math.max(2, math.min(tonumber(ARGV[4]), math.floor(4194304 / bytes)))
+  local entries = redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', look)
+  if #entries == 0 then return end
+  local waits = {}
+  for _, entry in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], first, entries[#entries][1], look)) do waits[entry[1]] = true end
+  local old = {}
+  for _, entry in ipairs(entries) do
+    if entry[1] == bound or earlier(entry[1], bound) == bound then break end
+    if not waits[entry[1]] then old[#old + 1] = entry[1] end
+  end
+  if #old > 0 then removed = removed + redis.call('XDEL', KEYS[1], unpack(old)) end
+end
+
 local function before(age) return string.format('%.0f-0', math.max(0, now - age)) end
 local expired = before(ARGV[2])
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
@@ -35,8 +53,11 @@ if not groups.err then
       local first, second = split(about['last-delivered-id'])
       local bound = earlier(expired, string.format('%.0f-%.0f', first, second + 1))
       local pending = redis.call('XPENDING', KEYS[1], ARGV[1])
+      local settled = bound
       if pending[2] then bound = earlier(bound, pending[2]) end
       trim(KEYS[1], bound)
+      -- One that takes long must not keep everything after it.
+      if removed == 0 and bound ~= settled then drop_between(bound, settled) end
     end
   end
 end
