@@ -142,6 +142,8 @@ pub mod dispatch; // Claim work, walk it through the stages, with limits everywh
 pub mod endpoint; // Vocabulary: where deliveries go.
 pub mod event; // Vocabulary: what happened.
 pub mod filter; // Which subscriptions want the event.
+#[cfg(test)]
+mod fuzz; // Mutated inputs for every parser.
 pub mod metrics; // Every metric's name, in one file.
 pub mod plugin; // The sandbox.
 pub mod rate; // Vocabulary: so many in so much time.

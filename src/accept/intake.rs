@@ -289,7 +289,12 @@ async fn in_time<T>(limit: Duration, word: impl Future<Output = Result<T, store:
     tokio::time::timeout(limit, word).await.unwrap_or_else(late)
 }
 
-fn parse_body(kind: BodyKind, headers: &HeaderMap, bytes: Bytes, events_max: usize) -> Result<Parsed, Unreadable> {
+pub(super) fn parse_body(
+    kind: BodyKind,
+    headers: &HeaderMap,
+    bytes: Bytes,
+    events_max: usize,
+) -> Result<Parsed, Unreadable> {
     let body = ByteString::try_from(bytes).map_err(|_| Unreadable::NotJson("the body is not UTF-8".to_owned()))?;
     if body.is_empty() && kind != BodyKind::CloudEventData {
         return Err(Unreadable::NotJson("the body is empty".to_owned()));

@@ -12,6 +12,8 @@ mod envelope; // Envelopes → events.
 mod fault; // What is wrong with an event, and where.
 mod fields; // Rules for an event's fields, whatever they came in.
 mod framing; // What hyper hides of a request's head.
+#[cfg(test)]
+mod fuzz;
 mod gate; // Whether events are taken at all.
 mod intake; // One request → one answer.
 mod json; // Strict JSON without building values.

@@ -18,6 +18,8 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
         Error::Config(format!("`log.level` is not a filter such as `info` or `branchline=debug,info`: {error}"))
     })?;
+    // At `trace` it prints whole frames, and with them paths that may hold a token.
+    let filter = filter.add_directive("h2=info".parse().expect("a directive"));
     // The thread flushes when its queue is empty: under load many lines are one write.
     let lines = std::io::BufWriter::with_capacity(LINES_BYTES, std::io::stderr());
     let (writer, guard) = tracing_appender::non_blocking(lines);

@@ -6,6 +6,8 @@ mod endpoints; // `[endpoints.NAME]`.
 mod environment; // Variables that set keys or hold secrets.
 mod excerpt; // A file's lines as messages show them.
 mod faults; // Every mistake, with its place.
+#[cfg(test)]
+mod fuzz;
 mod json; // JSON files.
 mod load; // Files and environment, merged and read.
 mod origins; // Where everything came from.

@@ -4,6 +4,8 @@
 //! Pure: no clock, no state, no I/O. The payload is parsed only if a condition reads it, and then once.
 
 mod condition; // `where`: CEL over the event.
+#[cfg(test)]
+mod fuzz;
 mod pattern; // Event-type patterns and their index.
 
 use std::sync::Arc;

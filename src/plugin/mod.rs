@@ -10,6 +10,8 @@ mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
 mod error; // Why a plugin is refused.
 pub mod fixture; // An event, a config, and what must come of them.
+#[cfg(test)]
+mod fuzz;
 mod host; // What the other stages see.
 mod imports; // What a plugin may ask of the host.
 mod inspect; // What a file says about itself; the last step of a build.

@@ -83,7 +83,7 @@ pub(super) fn printable(bytes: &[u8], bytes_max: usize) -> Option<String> {
 }
 
 /// `Retry-After` in milliseconds from now: seconds, or an HTTP date. Anything else asks for nothing.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Digits without end are a number too, only a large one.

@@ -177,7 +177,7 @@ impl Connector {
 
 /// A URL's host.
 #[derive(Debug, PartialEq, Eq)]
-enum Host<'a> {
+pub(super) enum Host<'a> {
     /// Written as an address.
     Address(IpAddr),
     /// Anything else. Some of what passes here (`127.1`, `0x7f000001`) the system reads as an address; the verdict comes after that.
@@ -185,7 +185,7 @@ enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    fn parse(host: &'a str) -> Result<Self, Error> {
+    pub(super) fn parse(host: &'a str) -> Result<Self, Error> {
         if let Some(bracketed) = host.strip_prefix('[') {
             let inner = bracketed.strip_suffix(']').ok_or(Error::Host)?;
             return inner.parse::<Ipv6Addr>().map(|address| Self::Address(address.into())).map_err(|_| Error::Host);

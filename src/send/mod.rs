@@ -9,6 +9,8 @@ mod answer; // What is kept of an answer.
 mod body; // The request when no plugin made one.
 mod connect; // A connection, to a judged address only.
 mod fault; // Why there was no answer.
+#[cfg(test)]
+mod fuzz;
 mod headers; // The headers of an attempt.
 mod resolve; // A name in, addresses out.
 mod sign; // Standard Webhooks signatures.

@@ -5,6 +5,8 @@
 //! (`tests/promises/store_contract.rs`). Nothing here decides anything about an event.
 
 pub mod embedded; // One process: SQLite on disk.
+#[cfg(test)]
+mod fuzz;
 mod history; // Looking back and asking again.
 mod record; // How events, deliveries and dead letters are written as bytes.
 pub mod redis; // Several routers: streams, a sorted set and scripts.

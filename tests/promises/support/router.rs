@@ -32,6 +32,7 @@ pub struct RouterProcess {
     pub admin: u16,
     store: String,
     admin_tokens: String,
+    log_level: String,
     folder: tempfile::TempDir,
     child: Option<Child>,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -44,7 +45,16 @@ impl RouterProcess {
         let (ingest, admin) = (free_port(), free_port());
         let store = store.replace("{folder}", folder.path().to_str().unwrap());
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let router = Self { ingest, admin, store, admin_tokens: "[]".to_owned(), folder, child: None, client };
+        let router = Self {
+            ingest,
+            admin,
+            store,
+            admin_tokens: "[]".to_owned(),
+            log_level: "warn".to_owned(),
+            folder,
+            child: None,
+            client,
+        };
         router.write_config(rest);
         router
     }
@@ -60,7 +70,7 @@ impl RouterProcess {
     }
 
     fn write_sections(&self, of_ingest: &str, of_admin: &str, rest: &str) {
-        let Self { ingest, admin, store, admin_tokens, .. } = self;
+        let Self { ingest, admin, store, admin_tokens, log_level, .. } = self;
         // No line more than before where there is nothing to add: tests name lines.
         let more = |keys: &str| if keys.is_empty() { String::new() } else { format!("\n{keys}") };
         let (of_ingest, of_admin) = (more(of_ingest), more(of_admin));
@@ -74,7 +84,7 @@ tokens = {admin_tokens}
 [store]
 url = "{store}"
 [log]
-level = "warn"
+level = "{log_level}"
 [sources.app]
 path = "/v1/events"
 auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
@@ -82,6 +92,11 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
 "#
         );
         std::fs::write(self.folder.path().join("branchline.toml"), text).unwrap();
+    }
+
+    /// The config that is written from here on logs this.
+    pub fn log_at(&mut self, level: &str) {
+        self.log_level = level.to_owned();
     }
 
     /// The config that is written from here on asks for one of these tokens.

@@ -1,0 +1,54 @@
+//! Fuzzing of patterns, against a matcher that is as simple as the documentation, and of `where`.
+
+use super::condition::{Condition, Variables};
+use super::pattern::{TypeIndex, TypePattern};
+use crate::event;
+use crate::fuzz::{Parts, fuzz};
+
+/// What README says of patterns, word for word.
+fn fits(pattern: &[&str], event_type: &[&str]) -> bool {
+    match (pattern.split_first(), event_type.split_first()) {
+        (Some((&"**", [])), _) => true,
+        (Some((&"*", rest)), Some((_, types))) => fits(rest, types),
+        (Some((exact, rest)), Some((own, types))) => exact == own && fits(rest, types),
+        (None, None) => true,
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+#[test]
+fn patterns() {
+    fuzz("pattern", |input| {
+        let mut parts = Parts(input);
+        let event_type = parts.line();
+        let (mut index, mut expected) = (TypeIndex::default(), Vec::new());
+        for number in 0..8 {
+            let text = parts.line();
+            let Ok(pattern) = TypePattern::parse(&text) else { continue };
+            index.insert(&pattern, number);
+            let is_fit = fits(&text.split('.').collect::<Vec<_>>(), &event_type.split('.').collect::<Vec<_>>());
+            assert_eq!(pattern.matches(&event_type), is_fit, "{text} and {event_type}");
+            if is_fit {
+                expected.push(number);
+            }
+        }
+        assert_eq!(index.lookup(&event_type), expected, "{event_type}");
+    });
+}
+
+#[test]
+fn conditions() {
+    fuzz("where", |input| {
+        let mut parts = Parts(input);
+        let Ok(condition) = Condition::compile(&parts.line()) else { return };
+        let payload = parts.line();
+        if serde_json::from_str::<&serde_json::value::RawValue>(&payload).is_err() {
+            return;
+        }
+        let event = event::sample("evt_1", "order.created", &payload);
+        let again = || condition.refuses(&Variables::of(&event));
+        let reason = again();
+        assert_eq!(reason, again(), "a filter is pure");
+        assert!(reason.is_none_or(|reason| reason.chars().count() <= 400));
+    });
+}

@@ -1,0 +1,224 @@
+//! No secret and no payload in anything that a router prints or serves: marker secrets are planted everywhere a config takes
+//! one, the router logs at `trace`, fails in every way a receiver can make it fail, and all that came out of it is searched.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::support::eventually;
+use crate::support::receiver::Receiver;
+use crate::support::redis_server::RedisServer;
+use crate::support::router::{KEY, RouterProcess, free_port};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const REDIS_PASSWORD: &str = "marker-redis-password";
+const ADMIN_TOKEN: &str = "marker-admin-token";
+const URL_TOKEN: &str = "marker-url-token";
+const HEADER: &str = "marker-header-value";
+const PAYLOAD: &str = "marker-payload";
+const METADATA: &str = "marker-metadata";
+const WRONG_KEY: &str = "marker-wrong-key";
+const WRONG_TOKEN: &str = "marker-wrong-token";
+const ANSWER: &str = "told so";
+/// The base64 part of the signing secret, in both its forms.
+const SIGNING: &str = "bWFya2VyLXNpZ25pbmctc2VjcmV0LTEyMzQ1Njc4";
+const SIGNING_BYTES: &str = "marker-signing-secret-12345678";
+
+fn planted() -> [&'static str; 12] {
+    [
+        KEY,
+        REDIS_PASSWORD,
+        ADMIN_TOKEN,
+        URL_TOKEN,
+        HEADER,
+        PAYLOAD,
+        METADATA,
+        WRONG_KEY,
+        WRONG_TOKEN,
+        ANSWER,
+        SIGNING,
+        SIGNING_BYTES,
+    ]
+}
+
+/// Fails when a text shows one of them, and says where.
+fn shows_none(what: &str, text: &str) {
+    for secret in planted() {
+        let place = text.find(secret);
+        let around = place.map(|place| &text[place.saturating_sub(200)..(place + 40).min(text.len())]);
+        assert_eq!(around, None, "{what} shows `{secret}`");
+    }
+}
+
+fn config(receiver: &Receiver) -> String {
+    let refused = free_port();
+    format!(
+        r#"
+[delivery]
+allow_networks = ["127.0.0.0/8"]
+[endpoints.failing]
+url = "{failing}"
+secret = "whsec_{SIGNING}"
+headers = {{ x-api-key = "{HEADER}" }}
+breaker = 2
+[endpoints.fine]
+url = "{fine}"
+headers = {{ authorization = "Bearer {HEADER}" }}
+[endpoints.refused]
+url = "http://127.0.0.1:{refused}/{URL_TOKEN}"
+[endpoints.no-tls]
+url = "https://{address}/{URL_TOKEN}"
+[endpoints.metadata]
+url = "http://169.254.169.254/{URL_TOKEN}"
+[[routes]]
+name = "all"
+events = ["**"]
+where = 'payload.card != "" && metadata.tenant != ""'
+subscriptions = [
+  {{ name = "failing", endpoint = "failing", retry = ["50ms"] }},
+  {{ name = "fine", endpoint = "fine" }},
+  {{ name = "refused", endpoint = "refused", retry = [] }},
+  {{ name = "no-tls", endpoint = "no-tls", retry = [] }},
+  {{ name = "metadata", endpoint = "metadata", retry = [] }},
+]
+[[routes]]
+name = "odd"
+events = ["odd.**"]
+where = 'payload.card > 5'
+subscriptions = [{{ name = "odd", endpoint = "fine" }}]
+"#,
+        failing = receiver.url(&format!("/failing?token={URL_TOKEN}")),
+        fine = receiver.url(&format!("/fine?token={URL_TOKEN}")),
+        address = receiver.address,
+    )
+}
+
+fn event(id: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","eventType":"odd.created","payload":{{"card":"{PAYLOAD}"}},"metadata":{{"tenant":"{METADATA}"}}}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_router_prints_or_serves_shows_a_secret_or_a_payload() {
+    let redis = RedisServer::start("no");
+    redis.cli(&["config", "set", "requirepass", REDIS_PASSWORD]);
+    let receiver = Receiver::start().await;
+    receiver.answers("/failing", &[500, 503, 400]);
+    let store = format!("redis://:{REDIS_PASSWORD}@127.0.0.1:{}", redis.port());
+    let mut router = RouterProcess::new(&store, "");
+    router.ask_for_tokens(&[ADMIN_TOKEN]);
+    router.log_at("trace");
+    router.write_config(&config(&receiver));
+    router.start().await;
+
+    // Events, good and bad, by good and bad keys.
+    let mut served = Vec::new();
+    for number in 0..20 {
+        let (status, answer) = router.post("application/json", event(&format!("evt_{number}"))).await.unwrap();
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    }
+    for body in [
+        event("evt_1"),
+        format!(r#"{{"eventType":"a","payload":{{"card":"{PAYLOAD}"}},"unknown":"{PAYLOAD}"}}"#),
+        format!(r#"{{"eventType":"{PAYLOAD} x","payload":1,"metadata":"{METADATA}"}}"#),
+        format!(r#"{{"eventType":"a","payload":"{PAYLOAD}"#),
+        format!(r#"[{{"eventType":"a","payload":1}},{{"id":"{PAYLOAD} "}}]"#),
+    ] {
+        served.push(router.post("application/json", body).await.unwrap().1.to_string());
+    }
+    served.push(router.post("application/cloudevents+json", event("evt_1")).await.unwrap().1.to_string());
+    served.push(ask(router.ingest, "POST", "/v1/events", &format!("authorization: Bearer {WRONG_KEY}\r\n")).await);
+    served.push(ask(router.ingest, "POST", &format!("/v1/events?key={WRONG_KEY}"), "").await);
+    served.push(ask(router.ingest, "POST", &format!("/v1/{WRONG_KEY}"), "").await);
+
+    // What the operator sees, with and without a token.
+    let token = format!("authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let metrics = || ask(router.admin, "GET", "/metrics", &token);
+    for outcome in ["delivered", "dead-letter"] {
+        let line = format!("outcome=\"{outcome}\"");
+        eventually(outcome, PATIENCE, async || metrics().await.contains(&line).then_some(())).await;
+    }
+    ask(router.admin, "POST", "/api/v1/endpoints/fine/pause", &token).await;
+    router.write_config(&config(&receiver).replace("retry = [\"50ms\"]", "retyr = [\"50ms\"]"));
+    served.push(ask(router.admin, "POST", "/api/v1/reload", &token).await);
+    router.write_config(&config(&receiver));
+    served.push(ask(router.admin, "POST", "/api/v1/reload", &token).await);
+    for path in ["/metrics", "/api/v1/config", "/api/v1/endpoints", "/readyz", "/nothing"] {
+        served.push(ask(router.admin, "GET", path, &token).await);
+        served.push(ask(router.admin, "GET", path, &format!("authorization: Bearer {WRONG_TOKEN}\r\n")).await);
+    }
+
+    // The store goes away under it, and it is told to stop.
+    redis.signal("STOP");
+    let (status, answer) = router.post("application/json", event("evt_lost")).await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    served.push(answer.to_string());
+    redis.signal("CONT");
+    router.stop().await;
+
+    let log = router.log();
+    for part in ["TRACE", "attempt failed", "delivered", "not reloaded", "keeps failing"] {
+        assert!(
+            log.contains(part),
+            "the log does not tell of `{part}`, so it proves little:\n{}",
+            &log[log.len().saturating_sub(2000)..]
+        );
+    }
+    shows_none("the log", &log);
+    for (number, text) in served.iter().enumerate() {
+        shows_none(&format!("answer {number}"), text);
+    }
+}
+
+/// One request by hand; the whole answer.
+async fn ask(port: u16, method: &str, path: &str, headers: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // It may be closed with a part of the request unread.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// What a router says on its way out: a store that refuses its password, a config that is wrong, a crash.
+#[test]
+fn no_last_words_show_a_secret() {
+    let redis = RedisServer::start("no");
+    redis.cli(&["config", "set", "requirepass", "other"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("branchline.toml");
+    let serve = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        run(&path)
+    };
+    let port = redis.port();
+    let listen = "[ingest]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"trace\"\n";
+    for text in [
+        format!("{listen}[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}\"\n"),
+        format!("{listen}[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/x y\"\n"),
+        format!("{listen}[store]\nurl = \"redsi://:{REDIS_PASSWORD}@127.0.0.1:{port}\"\n"),
+        format!("[endpoints.x]\nurl = \"https://user:{URL_TOKEN}@example.com/\"\nsecret = \"whsec_{SIGNING}!\"\n"),
+        format!(
+            "[sources.x]\npath = \"/v1\"\nauth = {{ bearer = [\"{WRONG_KEY} x\"] }}\n[admin]\ntokens = \"{ADMIN_TOKEN}\"\n"
+        ),
+        format!("[endpoints.x]\nurl = \"https://example.com/{URL_TOKEN}\n"),
+    ] {
+        let (code, said) = serve(&text);
+        assert!(matches!(code, Some(1 | 78)), "{code:?}: {said}");
+        shows_none("the last words", &said);
+    }
+}
+
+fn run(path: &Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_branchline")).args(["serve", "--config"]).arg(path).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
