@@ -196,12 +196,14 @@ pub(super) fn judge(facts: &Facts, wants: Wants<'_>, checks: &Checks) -> Finding
             ),
         );
     }
-    for (field, what) in [("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")] {
+    let disk = checks.on(Check::Disk);
+    // Where a failed snapshot matters, Redis refuses writes by itself.
+    let files =
+        [("aof_last_write_status", "append-only file", disk), ("rdb_last_bgsave_status", "snapshot", disk.mildly())];
+    for (field, what, on_fault) in files {
         if facts.field(field) == Some("err") {
-            findings.add(
-                checks.on(Check::Disk),
-                format!("Redis could not write its {what}; look at its log and its disk ({field}:err)"),
-            );
+            findings
+                .add(on_fault, format!("Redis could not write its {what}; look at its log and its disk ({field}:err)"));
         }
     }
     match facts.field("maxmemory_policy") {
@@ -270,7 +272,7 @@ mod tests {
             ("aof_enabled", "0", "", "no append-only file"),
             ("appendfsync", "everysec", "", "appendfsync `everysec`"),
             ("aof_last_write_status", "err", "could not write its append-only file", ""),
-            ("rdb_last_bgsave_status", "err", "could not write its snapshot", ""),
+            ("rdb_last_bgsave_status", "err", "", "could not write its snapshot"),
             ("maxmemory_policy", "allkeys-lru", "`allkeys-lru`", ""),
             ("maxmemory_policy", "volatile-ttl", "", "`volatile-ttl`"),
             ("maxmemory", "0", "", "no maxmemory"),

@@ -63,7 +63,11 @@ impl Janitor {
     /// One turn: a name if there is none, a heartbeat, and take-overs.
     pub(super) async fn turn(&mut self, shared: &Shared) -> Result<(), Fault> {
         if self.examiner.is_due(&shared.link) {
-            shared.found_unfit(self.examiner.look(&shared.link, &shared.options).await?);
+            match self.examiner.look(&shared.link, &shared.options).await {
+                Ok(unfit) => shared.found_unfit(unfit),
+                // It must not keep this process from beating.
+                Err(fault) => tracing::debug!(error = %Error::from(fault), "Redis could not be looked at"),
+            }
         }
         let member = match shared.membership.current() {
             Some(member) => member,

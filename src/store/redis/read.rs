@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::Cmd;
 
 use super::append::ids_field;
@@ -169,13 +169,22 @@ async fn read_pages(
 
 /// The figures of all partitions together.
 pub(super) async fn stats(shared: &Shared) -> Result<Stats, Error> {
-    let answers = try_join_all(shared.partitions.iter().map(|keys| {
+    let answers = join_all(shared.partitions.iter().map(|keys| {
         shared.link.run(&scripts::STATS, |command| {
             command.arg(3).arg(&keys.events).arg(&keys.due).arg(&keys.dead).arg(GROUP);
         })
     }));
-    let mut stats = Stats::default();
-    for answer in answers.await? {
+    let (mut stats, mut failed, mut heard) = (Stats::default(), None, false);
+    for answer in answers.await {
+        // One master of a Cluster that is away makes the figures too small, and holds up only its own partitions.
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(fault) => {
+                failed = Some(fault);
+                continue;
+            }
+        };
+        heard = true;
         let numbers = reply::array(answer)?.iter().map(reply::count).collect::<Result<Vec<_>, _>>()?;
         let [backlog, scheduled, overdue_ms, dead_letters] = numbers[..] else {
             return Err(Fault::strange("stats").into());
@@ -185,7 +194,10 @@ pub(super) async fn stats(shared: &Shared) -> Result<Stats, Error> {
         stats.overdue_ms = stats.overdue_ms.max(overdue_ms);
         stats.dead_letters += dead_letters;
     }
-    Ok(stats)
+    match failed {
+        Some(fault) if !heard => Err(fault.into()),
+        Some(_) | None => Ok(stats),
+    }
 }
 
 /// Trims until a step's worth is gone, or every partition was looked at.

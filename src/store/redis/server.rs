@@ -36,8 +36,9 @@ impl Examiner {
 
     /// Looks, and warns. Gives why no events should be stored there, if that is so.
     pub(super) async fn look(&mut self, link: &Link, options: &RedisOptions) -> Result<Option<String>, Fault> {
-        let findings = examine(link, options).await?;
+        // Also when it fails: a Cluster that lacks a master must not cost each turn the time of a call that is not answered.
         self.looked = Some((link.generation(), Instant::now()));
+        let findings = examine(link, options).await?;
         self.refuses = !findings.refusals.is_empty();
         for warning in &findings.warnings {
             if !self.told.contains(warning) {
@@ -91,7 +92,9 @@ async fn clock_skew(link: &Link) -> Result<Duration, Fault> {
 pub(super) async fn memory(link: &Link, bytes_max: Option<u64>) -> Result<Memory, Fault> {
     match info(link, Some("memory")).await {
         Ok(texts) => Ok(fullest(&texts, bytes_max)),
+        // Not all may ask, and a Cluster that lacks a master answers nothing here.
         Err(Fault::Denied(_) | Fault::Refused(_)) => Ok(Memory::default()),
+        Err(Fault::Away(_)) if link.is_cluster() => Ok(Memory::default()),
         Err(fault) => Err(fault),
     }
 }
