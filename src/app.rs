@@ -2,7 +2,9 @@
 //!
 //! `Router::start` opens, loads, binds and begins; `Router::run` keeps house until it is told to stop, then lets what is in flight finish.
 
+mod check; // Everything that can be wrong with a config, without running it.
 mod identities; // The listeners' certificates.
+mod lint; // What a config may say and probably does not mean.
 mod load; // A config as one generation that events can be walked by.
 mod reload; // Another generation in place of this one, or none.
 
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+pub use check::check;
 use identities::Identities;
 pub use reload::{Reloader, Status};
 use tokio::sync::watch;
@@ -21,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept;
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{Config, StoreUrl};
+use crate::config::{self, Config, StoreUrl};
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Transport};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, PluginHost};
@@ -60,9 +63,9 @@ pub enum Error {
     /// The sandbox, or a plugin.
     #[error("plugin: {0}")]
     Plugin(#[from] crate::plugin::Error),
-    /// What is wrong with the routes, the plugins' configs: a line each.
-    #[error("{}", .0.join("\n"))]
-    Invalid(Vec<String>),
+    /// What is wrong with the routes, the plugins, their configs.
+    #[error("{0}")]
+    Invalid(#[from] config::Errors),
 }
 
 /// A running router.
@@ -87,7 +90,10 @@ impl Router {
     pub async fn start(path: &Path, config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
         let metrics = Metrics::default();
         let plugins = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
-        let snapshot = load::load(config, &plugins, &Snapshot::default()).await?;
+        let load::Loaded { snapshot, warnings } = load::load(config, &plugins, &Snapshot::default()).await?;
+        for warning in &warnings {
+            tracing::warn!("{}", warning.line());
+        }
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let identities = Identities::load(config)?;
         let ingest = accept::Listener::bind(&config.ingest, identities.ingest.clone())?;

@@ -40,7 +40,7 @@
 //! | `store/` | [`store::Store`], [`store::History`] for operators, `embedded/`, `redis/`, the records' bytes | decides anything about an event |
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
-//! | `app.rs`, `app/` | wiring; the only place that knows every stage; reload | mixes two generations of a config |
+//! | `app.rs`, `app/` | wiring; the only place that knows every stage; `load.rs` refuses a bad config for `serve`, reload and `check` alike, `lint.rs` warns | mixes two generations of a config |
 //! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
@@ -124,7 +124,7 @@
 //! * A new outcome or reason: `delivery.rs`; the compiler shows every `match`.
 //! * When a retry comes: `settle/mod.rs`. Who may go to an endpoint: `dispatch/passage.rs`, `dispatch/gate.rs`.
 //! * What operators can ask and do: `admin/operations/`; its path: `admin/route.rs`.
-//! * A config key: `config/`. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
+//! * A config key: `config/`, and `config/schema.json`, which a test compares with it. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
 //! * What a record holds: `store/record.rs`; add keys, never change one; then walk old reader/new data and back.
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.
 

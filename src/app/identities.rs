@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Error;
-use crate::config::{Config, TlsFiles};
+use crate::config::{Config, Errors, Rule, Severity, TlsFiles};
 use crate::tls::{self, Credentials, Identity};
 
 /// What each listener shows; `None` for plain HTTP.
@@ -18,8 +18,9 @@ impl Identities {
         let load = |key: &str, files: &Option<TlsFiles>| {
             let identity = files.as_ref().map(Identity::load).transpose();
             identity.map_err(|error| {
-                let place = config.place(key).map_or_else(String::new, |place| format!("{place}: "));
-                Error::Invalid(vec![format!("{place}`{key}`: {error}")])
+                let message = format!("`{key}`: {error}");
+                let fault = config.fault(Severity::Error, Rule::Config, key, None, message);
+                Error::Invalid(Errors { faults: vec![fault], warnings: Vec::new() })
             })
         };
         Ok(Self { ingest: load("ingest.tls", &config.ingest.tls)?, admin: load("admin.tls", &config.admin.tls)? })

@@ -1,29 +1,28 @@
 //! A config as one generation that events can be walked by: everything that can refuse a config happens here, before it replaces another.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Error;
-use crate::config::{Config, PluginFixtures};
+use super::lint;
+use crate::config::{Config, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
-use crate::filter::{RouteFault, RouteTable};
-use crate::plugin::{Chain, Plugin, PluginHost};
+use crate::filter::{RouteError, RouteFault, RouteTable};
+use crate::plugin::{self, Chain, Plugin, PluginHost, Refusal};
+
+/// A generation, and what the operator should know of it.
+pub(super) struct Loaded {
+    pub snapshot: Snapshot,
+    /// The reader's own warnings among them.
+    pub warnings: Vec<Fault>,
+}
 
 /// Compiles routes, loads plugins and validates every subscription's config for them.
 ///
-/// Endpoints that are as they were before keep what the router knows of them.
-pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) -> Result<Snapshot, Error> {
-    let mut faults = Faults { config, texts: Vec::new() };
+/// Endpoints that are as they were before keep what the router knows of them. `serve`, a reload and `check` all come here.
+pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) -> Result<Loaded, Errors> {
+    let mut faults = Vec::new();
     let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
-        for error in errors {
-            let number = config.routes.iter().position(|route| route.name == error.route).unwrap_or_default();
-            let key = match error.fault {
-                RouteFault::Pattern { .. } => "events",
-                RouteFault::Condition(_) => "where",
-            };
-            faults.add(&format!("routes[{number}].{key}"), &error);
-        }
+        faults.extend(errors.iter().map(|error| route_fault(config, error)));
         RouteTable::default()
     });
 
@@ -32,15 +31,11 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
         match host.load(spec).await {
             Ok(plugin) => {
                 if let Err(error) = host.rehearse(&plugin, spec).await {
-                    let key = match &spec.fixtures {
-                        PluginFixtures::Folder(_) => "fixtures",
-                        PluginFixtures::Beside | PluginFixtures::Off => "path",
-                    };
-                    faults.add(&format!("plugins.{}.{key}", spec.name), &error);
+                    faults.push(plugin_fault(config, &spec.name, &error));
                 }
                 plugins.insert(Arc::clone(&spec.name), plugin);
             }
-            Err(error) => faults.add(&format!("plugins.{}.path", spec.name), &error),
+            Err(error) => faults.push(plugin_fault(config, &spec.name, &error)),
         }
     }
 
@@ -52,14 +47,13 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
             for (place, plugin_use) in subscription.plugins.iter().enumerate() {
                 // A plugin that did not load is among the faults already.
                 let Some(plugin) = plugins.get(&plugin_use.plugin) else { continue };
-                if let Err(message) = plugin.validate_config(&plugin_use.config).await {
-                    faults.add(
-                        &format!("routes[{route_number}].subscriptions[{number}].plugins[{place}]"),
-                        &format!(
-                            "subscription `{}`: plugin `{}` refuses its config: {message}",
-                            subscription.name, plugin_use.plugin
-                        ),
-                    );
+                if let Err(said) = plugin.validate_config(&plugin_use.config).await {
+                    let (name, plugin) = (&subscription.name, &plugin_use.plugin);
+                    let message = format!("subscription `{name}`: plugin `{plugin}` refuses its config: {said}");
+                    let key = format!("routes[{route_number}].subscriptions[{number}].plugins[{place}]");
+                    let own = format!("{key}.config");
+                    let key = if config.sets(&own) { own } else { key };
+                    faults.push(config.fault(Severity::Error, Rule::PluginConfig, &key, None, message));
                 }
                 links.push(host.link(plugin, plugin_use, subscription.on_error));
             }
@@ -75,21 +69,42 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
             });
         }
     }
-    if !faults.texts.is_empty() {
-        return Err(Error::Invalid(faults.texts));
+    let mut warnings = config.warnings.clone();
+    warnings.extend(lint::lint(config));
+    warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    if !faults.is_empty() {
+        faults.sort_by(|a, b| a.place.cmp(&b.place));
+        return Err(Errors { faults, warnings });
     }
-    Ok(Snapshot::new(before.generation + 1, routes, consumers))
+    Ok(Loaded { snapshot: Snapshot::new(before.generation + 1, routes, consumers), warnings })
 }
 
-/// What is wrong with a config beyond what reading it shows, each with its place.
-struct Faults<'config> {
-    config: &'config Config,
-    texts: Vec<String>,
+fn route_fault(config: &Config, error: &RouteError) -> Fault {
+    let number = config.routes.iter().position(|route| route.name == error.route).unwrap_or_default();
+    let route = config.routes.get(number);
+    let (key, within) = match &error.fault {
+        RouteFault::Pattern { pattern, .. } => {
+            let place = route.and_then(|route| route.patterns.iter().position(|own| own == pattern));
+            (format!("routes[{number}].events[{}]", place.unwrap_or_default()), None)
+        }
+        RouteFault::Condition(fault) => {
+            let text = route.and_then(|route| route.condition.as_deref()).unwrap_or_default();
+            (format!("routes[{number}].where"), fault.part(text))
+        }
+    };
+    config.fault(Severity::Error, Rule::Route, &key, within, error.to_string())
 }
 
-impl Faults<'_> {
-    fn add(&mut self, key: &str, fault: &dyn Display) {
-        let place = self.config.place(key).map_or_else(String::new, |place| format!("{place}: "));
-        self.texts.push(format!("{place}{fault}"));
-    }
+fn plugin_fault(config: &Config, name: &str, error: &plugin::Error) -> Fault {
+    let key = match error {
+        plugin::Error::Refused { refusal: Refusal::Digest { .. }, .. } => "sha256",
+        plugin::Error::Refused { refusal: Refusal::Fixtures(_), .. } => "fixtures",
+        plugin::Error::Refused { .. }
+        | plugin::Error::Engine(_)
+        | plugin::Error::Thread(_)
+        | plugin::Error::NotInterrupted => "path",
+    };
+    let key = [key, "path"].map(|key| format!("plugins.{name}.{key}")).into_iter().find(|key| config.sets(key));
+    let key = key.unwrap_or_default();
+    config.fault(Severity::Error, Rule::Plugin, &key, None, error.to_string())
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::identities::Identities;
-use super::{Error, load, source_names};
+use super::{load, source_names};
 use crate::accept::Intake;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
@@ -125,12 +125,13 @@ impl Reloader {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
         let before = self.snapshot.load_full();
-        let snapshot = load::load(&config, &self.plugins, &before).await.map_err(|error: Error| error.to_string())?;
+        let loaded = load::load(&config, &self.plugins, &before).await;
+        let load::Loaded { snapshot, warnings } = loaded.map_err(|errors| errors.to_string())?;
         let credentials = self.identities.read_again().map_err(|error| error.to_string())?;
+        for warning in &warnings {
+            tracing::warn!("{}", warning.line());
+        }
         for section in self.fixed.differing(&Fixed::of(&config)) {
             tracing::warn!(
                 "`[{section}]` has changed: it is read at start only, so the router keeps what it began with"

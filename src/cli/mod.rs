@@ -1,6 +1,7 @@
 //! The command line, one file per command. Exit codes: 0, 1 something failed, 2 wrong usage, 78 invalid config.
 
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
+mod check; // What is wrong with a config.
 mod demo; // Everything on one machine, nothing to install.
 mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
@@ -38,12 +39,16 @@ enum Command {
         #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
         config: PathBuf,
     },
+    /// Find everything that is wrong with a config, without running it.
+    Check(check::Options),
     /// See the whole job on this machine, with nothing installed: sample events, plugins, retries, a dead letter.
     Demo(demo::Options),
     /// Send events to a source: a file or standard input.
     Send(send::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
+    /// Print the JSON Schema of the config, by which editors complete and check it.
+    Schema,
     /// Write plugins: make, build, inspect, test and measure them.
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -96,9 +101,14 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Serve { config } => serve::run(&config),
+        Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Schema => {
+            print!("{}", config::SCHEMA);
+            Ok(())
+        }
         Command::Plugin(command) => plugin::run(&command),
         Command::Completions(options) => {
             manual::completions(&options);

@@ -15,9 +15,6 @@ use crate::config::Config;
 pub fn run(path: &Path) -> Result<(), Error> {
     let config = Config::load(path)?;
     let _logs = logging::start(&config.log)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
     let stop = stop_on_signal()?;
     runtime()?.block_on(async {
         let router = Router::start(path, &config, compiler()?, Clock::system()).await?;

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::reader::{Entry, Table};
-use super::secrets::Plain;
+use super::secrets::{Plain, Shape};
 use super::values::{self, KIB, MILLISECOND, days, seconds};
 use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl, SigningKey};
 use crate::route::RetrySchedule;
@@ -103,7 +103,7 @@ fn body_format(text: &str) -> Result<BodyFormat, String> {
 
 impl Entry<'_> {
     fn endpoint_url(&self) -> Option<EndpointUrl> {
-        let secret = self.secret(Plain::Fine)?;
+        let secret = self.secret_of(Plain::Fine, Shape::Url)?;
         if secret.expose().len() > URL_BYTES_MAX {
             self.fault(format!("is longer than {}", values::show_bytes(URL_BYTES_MAX)));
             return None;

@@ -10,7 +10,11 @@ const PREFIX: &str = "BRANCHLINE_";
 
 /// Environment variables by name. Their values may be secrets and are not printed.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Whether a secret that is not there is a warning, and something of its shape takes its place.
+    stand_ins: bool,
+}
 
 /// A variable that sets a key.
 #[derive(Clone)]
@@ -31,9 +35,25 @@ impl Environment {
             .collect()
     }
 
+    /// The same, with stand-ins for the secrets that are not there: for looking at a config where it does not run.
+    pub fn with_stand_ins(self) -> Self {
+        Self { stand_ins: true, ..self }
+    }
+
+    /// Whether a secret that is not there is to be stood in for.
+    pub(super) fn stands_in(&self) -> bool {
+        self.stand_ins
+    }
+
+    /// The same, with these variables on top.
+    pub fn with(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.variables.extend(variables);
+        self
+    }
+
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
     }
 
     /// The variables that set keys: `BRANCHLINE_` and at least two levels with `__` between them. Others with
@@ -44,7 +64,7 @@ impl Environment {
     /// can set no other; otherwise it is a new key in lower case.
     pub(super) fn settings(&self, values: &Map<String, Value>) -> Vec<Setting> {
         let mut settings = Vec::new();
-        for (variable, text) in &self.0 {
+        for (variable, text) in &self.variables {
             let Some(key) = variable.strip_prefix(PREFIX).filter(|key| key.contains("__")) else { continue };
             let mut table = Some(values);
             let mut path = Vec::new();
@@ -67,7 +87,7 @@ impl Environment {
                 let levels = key.replace('-', "_").to_uppercase().replace('.', between);
                 format!("{PREFIX}{levels}")
             };
-            if self.0.contains_key(&name("_")) {
+            if self.variables.contains_key(&name("_")) {
                 misses.push((name("_"), name("__")));
             }
         }
@@ -84,7 +104,8 @@ fn known(table: &Map<String, Value>, level: &str) -> Option<String> {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { variables, stand_ins: false }
     }
 }
 
@@ -97,7 +118,7 @@ impl<N: Into<String>, V: Into<String>, const COUNT: usize> From<[(N, V); COUNT]>
 impl fmt::Debug for Environment {
     /// The names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 

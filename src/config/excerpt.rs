@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::document::SyntaxFault;
-use super::faults::{Excerpt, Fault, Place};
+use super::faults::{Excerpt, Fault, Place, Severity};
 
 /// How much of a long line is shown.
 const CHARACTERS_MAX: usize = 120;
@@ -79,13 +79,8 @@ impl SourceFile {
 
     /// A fault of a text that could not be parsed.
     pub fn syntax_fault(&self, fault: &SyntaxFault) -> Fault {
-        Fault {
-            place: self.place(fault.range.start),
-            key: String::new(),
-            message: fault.message.clone(),
-            suggestion: None,
-            excerpt: self.syntax_excerpt(fault),
-        }
+        let place = self.place(fault.range.start);
+        Fault { excerpt: self.syntax_excerpt(fault), ..Fault::new(Severity::Error, place, fault.message.clone()) }
     }
 
     /// Of a line that could not be parsed only a plain key is shown: nothing tells what the rest is, and it may

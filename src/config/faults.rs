@@ -15,11 +15,18 @@ const FAULTS_PRINTED_MAX: usize = 100;
 pub struct Errors {
     /// At least one.
     pub faults: Vec<Fault>,
+    /// What would only be warned of.
+    #[serde(skip)]
+    pub warnings: Vec<Fault>,
 }
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
+    /// Whether the config can't be used because of it.
+    pub severity: Severity,
+    /// What kind of mistake it is.
+    pub rule: Rule,
     /// Where it is.
     #[serde(flatten)]
     pub place: Place,
@@ -32,6 +39,70 @@ pub struct Fault {
     /// The line, with what is not at fault and what may be secret taken out.
     #[serde(skip)]
     pub(super) excerpt: Option<Excerpt>,
+}
+
+/// How bad a mistake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The config can't be used.
+    Error,
+    /// It can, but it may not be what is meant.
+    Warning,
+}
+
+/// What kinds of mistakes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// A file, key, value, name or variable.
+    Config,
+    /// A route's patterns or its `where`.
+    Route,
+    /// A plugin's file.
+    Plugin,
+    /// What a plugin says of a subscription's config for it.
+    PluginConfig,
+    /// Something that nothing uses.
+    Unused,
+    /// A route or subscription that no event can reach.
+    Unreachable,
+    /// Two that do the same.
+    Twice,
+    /// Retries that go on for longer than what they are about is kept.
+    Retention,
+    /// An endpoint or the store that does not answer; looked at only when it is asked for.
+    Online,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Config,
+        Self::Route,
+        Self::Plugin,
+        Self::PluginConfig,
+        Self::Unused,
+        Self::Unreachable,
+        Self::Twice,
+        Self::Retention,
+        Self::Online,
+    ];
+
+    /// The word for programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Route => "route",
+            Self::Plugin => "plugin",
+            Self::PluginConfig => "plugin-config",
+            Self::Unused => "unused",
+            Self::Unreachable => "unreachable",
+            Self::Twice => "twice",
+            Self::Retention => "retention",
+            Self::Online => "online",
+        }
+    }
 }
 
 /// Where a key or a value comes from.
@@ -72,7 +143,39 @@ pub(super) struct Excerpt {
 impl Errors {
     /// One fault and no other.
     pub(super) fn one(place: Place, message: String) -> Self {
-        Self { faults: vec![Fault { place, key: String::new(), message, suggestion: None, excerpt: None }] }
+        Self { faults: vec![Fault::new(Severity::Error, place, message)], warnings: Vec::new() }
+    }
+}
+
+impl Fault {
+    /// A fault of no key.
+    pub fn new(severity: Severity, place: Place, message: String) -> Self {
+        Self { severity, rule: Rule::Config, place, key: String::new(), message, suggestion: None, excerpt: None }
+    }
+
+    /// The whole sentence, without its place.
+    pub fn sentence(&self) -> String {
+        match &self.suggestion {
+            Some(suggestion) => format!("{}; did you mean `{suggestion}`?", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    /// Place and sentence in one line, for logs.
+    pub fn line(&self) -> String {
+        format!("{}: {}", self.place, self.sentence())
+    }
+
+    /// The line of the file with the part at fault marked, in three lines.
+    pub fn picture(&self) -> Option<String> {
+        let excerpt = self.excerpt.as_ref()?;
+        let number = excerpt.line.to_string();
+        let gutter = " ".repeat(number.len());
+        // Tabs are kept, so that the caret stands under its character whatever a tab's width is.
+        let indent: String =
+            excerpt.text.chars().take(excerpt.caret).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let caret = "^".repeat(excerpt.caret_length.max(1));
+        Some(format!("{gutter} |\n{number} | {}\n{gutter} | {indent}{caret}", excerpt.text))
     }
 }
 
@@ -96,18 +199,8 @@ impl fmt::Display for Errors {
 impl fmt::Display for Fault {
     /// The sentence in one line, then the line of the file, if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)?;
-        if let Some(suggestion) = &self.suggestion {
-            write!(f, "; did you mean `{suggestion}`?")?;
-        }
-        let Some(excerpt) = &self.excerpt else { return Ok(()) };
-        let number = excerpt.line.to_string();
-        let gutter = " ".repeat(number.len());
-        // Tabs are kept, so that the caret stands under its character whatever a tab's width is.
-        let indent: String =
-            excerpt.text.chars().take(excerpt.caret).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        let caret = "^".repeat(excerpt.caret_length.max(1));
-        write!(f, "\n{gutter} |\n{number} | {}\n{gutter} | {indent}{caret}", excerpt.text)
+        f.write_str(&self.line())?;
+        self.picture().map_or(Ok(()), |picture| write!(f, "\n{picture}"))
     }
 }
 
@@ -158,6 +251,8 @@ mod tests {
     #[test]
     fn a_fault_points_at_its_part_of_the_line() {
         let fault = Fault {
+            severity: Severity::Error,
+            rule: Rule::Config,
             place: Place::At { file: "config/app.toml".into(), line: 12, column: 2 },
             key: "routes[0].subscriptions[1].endpont".to_owned(),
             message: "unknown key `endpont` in `routes[0].subscriptions[1]`".to_owned(),

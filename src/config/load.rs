@@ -1,7 +1,8 @@
 //! Reads files and environment, merges them in layers, and has every table read. The only place that knows figment.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::document::{Document, child};
 use super::environment::{Environment, Setting};
 use super::excerpt::SourceFile;
-use super::faults::{Errors, Fault, Place};
+use super::faults::{Errors, Fault, Place, Rule, Severity};
 use super::origins::{Origins, Part};
 use super::reader::{Reading, Table};
 use super::routes::Names;
@@ -39,10 +40,29 @@ impl Config {
         assemble(name, vec![SourceFile::new(name.to_owned(), text.to_owned())], environment)
     }
 
-    /// Where a key's value stands, as `file:line:column` or the variable that set it, for those who find a mistake
-    /// later: `routes[0].where`, `plugins.slack.path`.
-    pub fn place(&self, key: &str) -> Option<&str> {
-        self.places.0.get(key).map(String::as_str)
+    /// A mistake that is found later, in the value of a key such as `routes[0].where` or of the nearest key above it.
+    /// The caller vouches that the value is no secret: its line shows it. `within` is the part of the value that is at
+    /// fault, in bytes.
+    pub fn fault(
+        &self,
+        severity: Severity,
+        rule: Rule,
+        key: &str,
+        within: Option<Range<usize>>,
+        message: String,
+    ) -> Fault {
+        let (place, excerpt) = self.places.0.narrowed(key, within);
+        Fault { rule, key: key.to_owned(), excerpt, ..Fault::new(severity, place, message) }
+    }
+
+    /// Whether the config, or a variable, sets this key.
+    pub fn sets(&self, key: &str) -> bool {
+        self.places.0.sets(key)
+    }
+
+    /// Where a key's value stands, if it is set.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        self.sets(key).then(|| self.places.0.place(key, Part::Value))
     }
 }
 
@@ -96,11 +116,11 @@ fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> R
     let config = read(reading.root(&values));
     reading.warn_of_near_misses();
     let warnings = reading.end()?;
-    Ok(Config { warnings, places: Places(origins.places().collect()), ..config })
+    Ok(Config { warnings, places: Places(Arc::new(origins)), ..config })
 }
 
 /// Parses the files and joins them: tables by key, routes in order. What two files define is a fault.
-fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<String, Value>), Errors> {
+pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<String, Value>), Errors> {
     let mut origins = Origins::new(root.to_owned());
     let mut figment = Figment::new();
     let mut first_files: HashMap<String, Place> = HashMap::new();
@@ -125,7 +145,7 @@ fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<Stri
                     let mut alone = Origins::new(file.path.clone());
                     alone.add_file(file.clone(), document.spots.clone());
                     let excerpt = alone.excerpt(&key, Part::Name);
-                    faults.push(Fault { place, key, message, suggestion: None, excerpt });
+                    faults.push(Fault { key, excerpt, ..Fault::new(Severity::Error, place, message) });
                 }
                 None => {
                     first_files.insert(key, place);
@@ -135,7 +155,7 @@ fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<Stri
         figment = figment.admerge(Serialized::defaults(Value::Object(document.values)));
         origins.add_file(file, document.spots);
     }
-    if faults.is_empty() { Ok((origins, extract(&figment))) } else { Err(Errors { faults }) }
+    if faults.is_empty() { Ok((origins, extract(&figment))) } else { Err(Errors { faults, warnings: Vec::new() }) }
 }
 
 /// The keys that no other file may define: those of the second level, `endpoints.warehouse` or `ingest.listen`.
@@ -181,7 +201,7 @@ fn extract(figment: &Figment) -> Map<String, Value> {
 }
 
 /// Reads every table. What has a fault is left out or has a stand-in: the caller refuses the whole config then.
-fn read(mut root: Table<'_>) -> Config {
+pub(super) fn read(mut root: Table<'_>) -> Config {
     let ingest = sections::ingest(root.section("ingest"));
     let admin = sections::admin(root.section("admin"));
     let mut store = store::store(root.section("store"));
@@ -224,6 +244,6 @@ fn read(mut root: Table<'_>) -> Config {
         plugins,
         routes,
         warnings: Vec::new(),
-        places: Places::default(),
+        places: Places(Arc::new(Origins::new(PathBuf::new()))),
     }
 }

@@ -14,13 +14,14 @@ mod origins; // Where everything came from.
 mod plugins; // `[plugins.NAME]`.
 mod reader; // Tables, key by key.
 mod routes; // `[[routes]]`.
+mod schema; // What editors know of the config.
 mod secrets; // What is never shown.
 mod sections; // The tables that are there once.
 mod sources; // `[sources.NAME]`.
 mod store; // `[store]`.
 mod values; // What single texts mean.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use environment::Environment;
-pub use faults::{Errors, Fault, Place};
+pub use faults::{Errors, Fault, Place, Rule, Severity};
+pub use schema::SCHEMA;
 pub use sections::user_cache;
 
 use crate::endpoint::Endpoint;
@@ -62,15 +64,21 @@ pub struct Config {
     pub plugins: Vec<Arc<PluginSpec>>,
     /// `[[routes]]`, in the order of the files.
     pub routes: Vec<Route>,
-    /// What is allowed but worth telling the operator, one sentence each, with its place.
-    pub warnings: Vec<String>,
-    /// Where each key came from: see [`Config::place`].
+    /// What is allowed but worth telling the operator.
+    pub warnings: Vec<Fault>,
+    /// Where each key came from: see [`Config::fault`].
     pub places: Places,
 }
 
-/// Where each key came from. Holds no values.
-#[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<String, String>);
+/// Where each key came from. It holds the files, secrets included, and prints nothing of them.
+#[derive(Clone)]
+pub struct Places(Arc<origins::Origins>);
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Places")
+    }
+}
 
 /// `[ingest]`.
 #[derive(Clone, Debug)]

@@ -104,15 +104,26 @@ impl Origins {
         }
     }
 
-    /// The place of exactly this key, for people.
-    pub fn places(&self) -> impl Iterator<Item = (String, String)> {
-        let spots = self.spots.iter().map(|(key, (file, spot))| (key, self.files[*file].place(spot.value.start)));
-        let variables = self
-            .variables
-            .iter()
-            .filter(|(key, _)| !self.spots.contains_key(*key))
-            .map(|(key, setting)| (key, Place::Variable { variable: setting.variable.clone() }));
-        spots.chain(variables).map(|(key, place)| (key.clone(), place.to_string()))
+    /// Whether exactly this key is there.
+    pub fn sets(&self, key: &str) -> bool {
+        self.spots.contains_key(key) || self.variables.contains_key(key)
+    }
+
+    /// The place and line of a key's value, or of the part of it that is at fault: bytes of the value, which count
+    /// where the file has it as it is, without an escape.
+    pub fn narrowed(&self, key: &str, within: Option<Range<usize>>) -> (Place, Option<Excerpt>) {
+        let Origin::Spot(number, spot) = self.find(key) else { return (self.place(key, Part::Value), None) };
+        let (file, exact) = (&self.files[number], spot.key == key);
+        let mut focus = spot.value.clone();
+        if let Some(within) = within.filter(|_| exact) {
+            let text = &file.text[focus.clone()];
+            let opening = text.bytes().take_while(|byte| matches!(byte, b'"' | b'\'')).count().min(3);
+            let part = focus.start + opening + within.start..focus.start + opening + within.end;
+            if !text.contains('\\') && part.end <= focus.end && file.text.is_char_boundary(part.start) {
+                focus = part;
+            }
+        }
+        (file.place(focus.start), Some(self.line_of(number, spot, &focus, exact && spot.leaf)))
     }
 
     /// The folder that a relative path at this key is relative to; empty for the current folder.
@@ -132,14 +143,17 @@ impl Origins {
     /// The line at a key's place, without what may be secret.
     pub fn excerpt(&self, key: &str, part: Part) -> Option<Excerpt> {
         let Origin::Spot(number, at_fault) = self.find(key) else { return None };
+        Some(self.line_of(number, at_fault, &focus(at_fault, part), part == Part::Value && at_fault.key == key))
+    }
+
+    fn line_of(&self, number: usize, at_fault: &Spot, focus: &Range<usize>, value_shown: bool) -> Excerpt {
         let (file, leaves) = (&self.files[number], &self.leaves[number]);
-        let focus = focus(at_fault, part);
         let line = file.line(focus.start);
         let first = leaves.partition_point(|spot| spot.value.end <= line.start);
         let in_line = leaves[first..].iter().take_while(|spot| spot.value.start < line.end);
-        let shown = |spot: &Spot| is_harmless(&spot.key) || (part == Part::Value && spot.key == key);
+        let shown = |spot: &Spot| is_harmless(&spot.key) || (value_shown && spot.key == at_fault.key);
         let values = in_line.map(|spot| excerpt::Value { range: spot.value.clone(), shown: shown(spot) });
-        Some(excerpt::excerpt(file, values, &focus))
+        excerpt::excerpt(file, values, focus)
     }
 
     fn find(&self, key: &str) -> Origin<'_> {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::document::{child, element};
 use super::environment::Environment;
-use super::faults::{Errors, Fault, Place, nearest};
+use super::faults::{Errors, Fault, Place, Severity, nearest};
 use super::origins::{Origins, Part};
 use super::values;
 
@@ -27,7 +27,7 @@ pub(super) struct Reading<'a> {
     pub origins: &'a Origins,
     pub environment: &'a Environment,
     faults: RefCell<Vec<Fault>>,
-    warnings: RefCell<Vec<String>>,
+    warnings: RefCell<Vec<Fault>>,
     /// The whole keys that some table was asked for.
     known: RefCell<BTreeSet<String>>,
 }
@@ -74,11 +74,10 @@ impl<'a> Reading<'a> {
         let excerpt = if self.explains() { self.origins.excerpt(key, part) } else { None };
         let place = self.origins.place(key, part);
         self.faults.borrow_mut().push(Fault {
-            place,
             key: key.to_owned(),
-            message: message.into(),
             suggestion,
             excerpt,
+            ..Fault::new(Severity::Error, place, message.into())
         });
     }
 
@@ -87,29 +86,37 @@ impl<'a> Reading<'a> {
         self.faults.borrow().len() < FAULTS_EXPLAINED_MAX
     }
 
-    /// Notes what is allowed but worth telling.
+    /// Notes what is allowed but worth telling. The value is not shown: it may be a secret.
     pub fn warn(&self, key: &str, message: impl Display) {
-        let place = self.origins.place(key, Part::Value);
-        self.warnings.borrow_mut().push(format!("{place}: {message}"));
+        let place = self.origins.place(key, Part::Secret);
+        let excerpt = self.origins.excerpt(key, Part::Secret);
+        let fault = Fault::new(Severity::Warning, place, message.to_string());
+        self.warnings.borrow_mut().push(Fault { key: key.to_owned(), excerpt, ..fault });
     }
 
     /// Warns of variables that look as if they set a key and do not.
     pub fn warn_of_near_misses(&self) {
         for (variable, right) in self.environment.near_misses(&*self.known.borrow()) {
-            let place = Place::Variable { variable };
-            self.warnings.borrow_mut().push(format!("{place}: sets nothing; did you mean {right}?"));
+            let message = format!("sets nothing; did you mean {right}?");
+            self.warnings.borrow_mut().push(Fault::new(Severity::Warning, Place::Variable { variable }, message));
         }
     }
 
+    /// The whole keys that some table was asked for.
+    #[cfg(test)]
+    pub fn known(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+
     /// All that was found: the warnings, or the faults in the order of their places.
-    pub fn end(self) -> Result<Vec<String>, Errors> {
-        let mut faults = self.faults.into_inner();
+    pub fn end(self) -> Result<Vec<Fault>, Errors> {
+        let (mut faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
         if faults.is_empty() {
-            return Ok(self.warnings.into_inner());
+            return Ok(warnings);
         }
         faults.sort_by(|a, b| (&a.place, &a.key, &a.message).cmp(&(&b.place, &b.key, &b.message)));
         faults.dedup(); // A table that is asked for twice complains twice.
-        Err(Errors { faults })
+        Err(Errors { faults, warnings })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::reader::Entry;
 use super::values::{self, KIB};
@@ -27,11 +28,39 @@ pub(super) enum Plain {
     Fine,
 }
 
+/// What a stand-in for a secret must look like, see `Environment::with_stand_ins`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Text,
+    Url,
+    SigningKey,
+    StoreUrl,
+}
+
+impl Shape {
+    /// Something of this shape, always the same for a name.
+    fn stand_in(self, name: &str) -> String {
+        match self {
+            Self::Text => format!("stand-in-for-{name}"),
+            Self::Url => {
+                format!("https://{}.invalid/", name.to_lowercase().replace(['_', '/', '.'], "-").trim_matches('-'))
+            }
+            Self::SigningKey => format!("whsec_{}", STANDARD_PAD_INDIFFERENT.encode(Sha256::digest(name))),
+            Self::StoreUrl => "file:data".to_owned(),
+        }
+    }
+}
+
 impl Entry<'_> {
     /// As a secret: not empty.
     pub fn secret(&self, plain: Plain) -> Option<Secret> {
+        self.secret_of(plain, Shape::Text)
+    }
+
+    /// The same, of a shape.
+    pub fn secret_of(&self, plain: Plain, shape: Shape) -> Option<Secret> {
         let text = match self.value {
-            Value::Object(_) => self.secret_elsewhere()?,
+            Value::Object(_) => self.secret_elsewhere(shape)?,
             Value::Array(_) => {
                 self.fault(format!("must be {SHAPES}, not a list"));
                 return None;
@@ -56,12 +85,12 @@ impl Entry<'_> {
     }
 
     /// `{ env = … }` or `{ file = … }`.
-    fn secret_elsewhere(&self) -> Option<String> {
+    fn secret_elsewhere(&self, shape: Shape) -> Option<String> {
         let mut table = self.table()?;
         let (variable, file) = (table.find("env"), table.find("file"));
         let secret = match (variable, file) {
-            (Some(variable), None) => variable.secret_in_variable(),
-            (None, Some(file)) => file.secret_in_file(),
+            (Some(variable), None) => variable.secret_in_variable(shape),
+            (None, Some(file)) => file.secret_in_file(shape),
             (None, None) if !table.names().is_empty() => None, // Unknown keys, which its end reports.
             _ => {
                 self.fault(format!("must be {SHAPES}"));
@@ -72,7 +101,7 @@ impl Entry<'_> {
         secret
     }
 
-    fn secret_in_variable(&self) -> Option<String> {
+    fn secret_in_variable(&self, shape: Shape) -> Option<String> {
         let name = self.text()?;
         let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -88,14 +117,11 @@ impl Entry<'_> {
                 None
             }
             Some(text) => Some(text.to_owned()),
-            None => {
-                self.shown().fault(format!("names the environment variable `{name}`, which is not set"));
-                None
-            }
+            None => self.not_there(format!("names the environment variable `{name}`, which is not set"), &name, shape),
         }
     }
 
-    fn secret_in_file(&self) -> Option<String> {
+    fn secret_in_file(&self, shape: Shape) -> Option<String> {
         let name = self.text()?;
         let path = self.reading.origins.folder(&self.key).join(&*name);
         match read_secret(&path) {
@@ -109,10 +135,20 @@ impl Entry<'_> {
                 Some(text)
             }
             Err(why) => {
-                self.shown().fault(format!("names the file `{}`, which can't be used: {why}", path.display()));
-                None
+                let message = format!("names the file `{}`, which can't be used: {why}", path.display());
+                self.not_there(message, &name, shape)
             }
         }
+    }
+
+    /// A secret that is not there is a fault, or stood in for.
+    fn not_there(&self, message: String, name: &str, shape: Shape) -> Option<String> {
+        if self.reading.environment.stands_in() {
+            self.warn(format!("{message}; a stand-in takes its place"));
+            return Some(shape.stand_in(name));
+        }
+        self.shown().fault(message);
+        None
     }
 
     fn is_from_environment(&self) -> bool {
@@ -121,7 +157,7 @@ impl Entry<'_> {
 
     /// As a key that signs deliveries.
     pub fn signing_key(&self) -> Option<SigningKey> {
-        let secret = self.secret(Plain::Warn)?;
+        let secret = self.secret_of(Plain::Warn, Shape::SigningKey)?;
         match signing_key(secret.expose()) {
             Ok(key) => Some(key),
             Err(message) => {

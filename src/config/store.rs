@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Entry, Table};
-use super::secrets::Plain;
+use super::secrets::{Plain, Shape};
 use super::values::{self, GIB, MIB, MILLISECOND, days, seconds};
 use super::{PluginSpec, StoreSettings, StoreUrl};
 use crate::endpoint::Endpoint;
@@ -136,7 +136,7 @@ pub(super) fn lease(endpoints: &[Arc<Endpoint>], plugins: &[Arc<PluginSpec>], ro
 
 impl Entry<'_> {
     fn store_url(&self) -> Option<StoreUrl> {
-        let secret = self.secret(Plain::Fine)?;
+        let secret = self.secret_of(Plain::Fine, Shape::StoreUrl)?;
         if secret.expose().contains('@') && self.value.is_string() && !self.is_set_by_variable() {
             self.warn("holds a user or password in plain text; better `{ env = \"NAME\" }` or `{ file = \"path\" }`");
         }

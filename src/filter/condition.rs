@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use cel::common::ast::{EntryExpr, Expr};
@@ -13,6 +14,7 @@ use cel::parser::Expression;
 use cel::{Context, Env, Program};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::foresight;
 use crate::event::Event;
 
 /// How long a reason may be, in characters: a reason may quote a key of the payload.
@@ -27,10 +29,10 @@ const PARSE_QUICK_BYTES_MAX: usize = 256 * 1024;
 const LOOP_QUICK_BYTES_MAX: usize = 16 * 1024;
 
 /// What an expression may name.
-const VARIABLES: [&str; 7] =
+pub(super) const VARIABLES: [&str; 7] =
     ["eventType", "aggregateType", "aggregateId", "payload", "metadata", "occurredAt", "source"];
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A compiled `where`.
 pub struct Condition {
@@ -46,8 +48,13 @@ pub struct Condition {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
     /// It is no CEL.
-    #[error("{0}")]
-    Syntax(String),
+    #[error("{message}")]
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// The place in the expression, in bytes.
+        at: usize,
+    },
     /// It names something that an event does not have.
     #[error("`{name}` is not known{}; an expression may use {}", suggestion.as_ref().map_or(String::new(), |s| format!(", did you mean `{s}`")), VARIABLES.join(", "))]
     Unknown {
@@ -56,6 +63,32 @@ pub enum ConditionError {
         /// The nearest known one.
         suggestion: Option<&'static str>,
     },
+    /// It calls something that there is not.
+    #[error("there is no function `{name}`{}", suggestion.as_ref().map_or(String::new(), |s| format!(", did you mean `{s}`?")))]
+    Function {
+        /// The name.
+        name: String,
+        /// The nearest known one.
+        suggestion: Option<&'static str>,
+    },
+    /// Its types can't fit, whatever the event.
+    #[error("{0}")]
+    Type(String),
+}
+
+impl ConditionError {
+    /// The part of `text`, the expression, that is at fault, in bytes, where it can be told.
+    pub fn part(&self, text: &str) -> Option<Range<usize>> {
+        match self {
+            Self::Syntax { at, .. } => Some(*at..*at + text.get(*at..)?.chars().next().map_or(0, char::len_utf8)),
+            Self::Unknown { name, .. } | Self::Function { name, .. } => {
+                let is_word = |c: char| c.is_alphanumeric() || c == '_';
+                let ends = |at: usize| !text[..at].ends_with(is_word) && !text[at + name.len()..].starts_with(is_word);
+                text.match_indices(name.as_str()).map(|(at, _)| at).find(|at| ends(*at)).map(|at| at..at + name.len())
+            }
+            Self::Type(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for Condition {
@@ -67,11 +100,8 @@ impl fmt::Debug for Condition {
 impl Condition {
     /// Compiles an expression and checks the names it uses.
     pub fn compile(text: &str) -> Result<Self, ConditionError> {
-        let program = ENVIRONMENT.compile(text).map_err(|errors| ConditionError::Syntax(errors.to_string()))?;
-        if let Some(name) = unknown_name(program.expression(), &mut Vec::new()) {
-            let suggestion = VARIABLES.into_iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
-            return Err(ConditionError::Unknown { name: name.to_owned(), suggestion });
-        }
+        let program = ENVIRONMENT.compile(text).map_err(|errors| syntax_error(&errors, text))?;
+        foresight::check(program.expression())?;
         let (mut nesting, mut list_length) = (0, 0);
         measure(program.expression(), 0, &mut nesting, &mut list_length);
         Ok(Self { program, text: text.into(), nesting, list_length })
@@ -107,6 +137,17 @@ impl Condition {
     }
 }
 
+/// The parser's first complaint, with the place that it gives as line and column.
+fn syntax_error(errors: &cel::ParseErrors, text: &str) -> ConditionError {
+    let Some(first) = errors.errors.first() else {
+        return ConditionError::Syntax { message: errors.to_string(), at: 0 };
+    };
+    let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1), usize::try_from(first.pos.1).unwrap_or(1));
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let in_line = text[before..].char_indices().nth(column.saturating_sub(1)).map_or(text.len() - before, |(at, _)| at);
+    ConditionError::Syntax { message: format!("{} (column {column})", first.msg), at: before + in_line }
+}
+
 /// Finds the deepest nesting of macros and the longest list literal.
 fn measure(expression: &Expression, depth: u32, nesting: &mut u32, list_length: &mut usize) {
     *nesting = (*nesting).max(depth);
@@ -140,49 +181,6 @@ fn measure_entry(entry: &EntryExpr, depth: u32, nesting: &mut u32, list_length: 
             measure(&entry.value, depth, nesting, list_length);
         }
     }
-}
-
-/// The first name that is neither an event's field, nor a type, nor bound by a macro around it (`exists(t, …)`).
-fn unknown_name<'e>(expression: &'e Expression, bound: &mut Vec<&'e str>) -> Option<&'e str> {
-    match &expression.expr {
-        Expr::Ident(name) => {
-            let known = name.starts_with('@') || VARIABLES.contains(&name.as_str()) || is_type_name(name);
-            (!known && !bound.contains(&name.as_str())).then_some(name)
-        }
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).find_map(|e| unknown_name(e, bound)),
-        Expr::Select(select) => unknown_name(&select.operand, bound),
-        Expr::List(list) => list.elements.iter().find_map(|element| unknown_name(element, bound)),
-        Expr::Map(map) => map.entries.iter().find_map(|entry| unknown_name_in_entry(&entry.expr, bound)),
-        Expr::Struct(fields) => fields.entries.iter().find_map(|entry| unknown_name_in_entry(&entry.expr, bound)),
-        Expr::Comprehension(c) => {
-            if let Some(name) = unknown_name(&c.iter_range, bound).or_else(|| unknown_name(&c.accu_init, bound)) {
-                return Some(name);
-            }
-            let outer = bound.len();
-            bound.extend(
-                [Some(&c.iter_var), Some(&c.accu_var), c.iter_var2.as_ref()].into_iter().flatten().map(|v| &**v),
-            );
-            let unknown = [&c.loop_cond, &c.loop_step, &c.result].into_iter().find_map(|e| unknown_name(e, bound));
-            bound.truncate(outer);
-            unknown
-        }
-        Expr::Literal(_) | Expr::Unspecified => None,
-    }
-}
-
-fn unknown_name_in_entry<'e>(entry: &'e EntryExpr, bound: &mut Vec<&'e str>) -> Option<&'e str> {
-    match entry {
-        EntryExpr::StructField(field) => unknown_name(&field.value, bound),
-        EntryExpr::MapEntry(entry) => unknown_name(&entry.key, bound).or_else(|| unknown_name(&entry.value, bound)),
-    }
-}
-
-/// `type(x) == int` names a type as if it were a variable.
-fn is_type_name(name: &str) -> bool {
-    matches!(
-        name,
-        "bool" | "int" | "uint" | "double" | "string" | "bytes" | "list" | "map" | "null_type" | "type" | "dyn"
-    )
 }
 
 fn describe(error: &cel::ExecutionError) -> String {
@@ -392,6 +390,6 @@ mod tests {
     fn unknown_names_and_bad_syntax_are_refused_when_compiled() {
         let error = Condition::compile("paylod.amount > 1").unwrap_err();
         assert!(matches!(&error, ConditionError::Unknown { suggestion: Some("payload"), .. }), "{error}");
-        assert!(matches!(Condition::compile("payload.amount >"), Err(ConditionError::Syntax(_))));
+        assert!(matches!(Condition::compile("payload.amount >"), Err(ConditionError::Syntax { .. })));
     }
 }

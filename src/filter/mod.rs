@@ -4,6 +4,7 @@
 //! Pure: no clock, no state, no I/O. The payload is parsed only if a condition reads it, and then once.
 
 mod condition; // `where`: CEL over the event.
+mod foresight; // What is wrong with an expression whatever the event.
 #[cfg(test)]
 mod fuzz;
 mod pattern; // Event-type patterns and their index.
@@ -11,6 +12,7 @@ mod pattern; // Event-type patterns and their index.
 use std::sync::Arc;
 
 pub use condition::{Condition, ConditionError};
+pub use foresight::constant;
 pub use pattern::{PatternError, TypePattern};
 
 use crate::event::Event;

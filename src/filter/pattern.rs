@@ -69,6 +69,17 @@ impl TypePattern {
         };
         self.segments.iter().all(fits) && (self.open || segments.next().is_none())
     }
+
+    /// Whether every event type that `other` fits is one that this pattern fits.
+    pub fn covers(&self, other: &Self) -> bool {
+        let fits = |(own, others): (&Segment, &Segment)| *own == Segment::Any || own == others;
+        let lengths_fit = if self.open {
+            other.segments.len() >= self.segments.len()
+        } else {
+            !other.open && other.segments.len() == self.segments.len()
+        };
+        lengths_fit && self.segments.iter().zip(&other.segments).all(fits)
+    }
 }
 
 /// Patterns as a tree of segments. A look-up walks only the branches that fit.
@@ -164,6 +175,26 @@ mod tests {
             ("*", "order.created", false),
         ] {
             assert_eq!(fits(pattern, event_type), expected, "{pattern} and {event_type}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_those_that_fit_nothing_else() {
+        for (wide, narrow, expected) in [
+            ("**", "order.*", true),
+            ("order.*", "order.created", true),
+            ("order.**", "order.*", true),
+            ("order.**", "order", true),
+            ("*.created", "order.created", true),
+            ("order.*", "order.*", true),
+            ("order.created", "order.*", false),
+            ("order.*", "order.**", false),
+            ("*.*", "order.created.late", false),
+            ("order.*.**", "order.**", false),
+            ("user.*", "*.created", false),
+        ] {
+            let [wide_pattern, narrow_pattern] = [wide, narrow].map(|text| TypePattern::parse(text).unwrap());
+            assert_eq!(wide_pattern.covers(&narrow_pattern), expected, "{wide} and {narrow}");
         }
     }
 

@@ -8,7 +8,7 @@ mod secrets; // What is never shown.
 use std::path::Path;
 use std::time::Duration;
 
-use branchline::config::{Config, Environment, Errors, LogFormat, Place, StoreUrl};
+use branchline::config::{Config, Environment, Errors, Fault, LogFormat, Place, StoreUrl};
 use branchline::endpoint::BodyFormat;
 use branchline::store::redis::RedisTarget;
 
@@ -25,6 +25,11 @@ fn good(text: &str, variables: &[(&str, &str)]) -> Config {
 
 fn bad(text: &str, variables: &[(&str, &str)]) -> String {
     parse(text, variables).map(|_| ()).expect_err("it should be refused").to_string()
+}
+
+/// The place of a key.
+fn shown(config: &Config, key: &str) -> String {
+    config.place(key).unwrap_or_else(|| panic!("`{key}` is not set")).to_string()
 }
 
 /// A folder of files.
@@ -69,7 +74,7 @@ fn faults_are_data_for_programs() {
     assert_eq!(errors.faults[1].place, Place::Variable { variable: "BRANCHLINE_LOG__FORMAT".to_owned() });
     assert_eq!(
         serde_json::to_value(&errors).unwrap()[0],
-        serde_json::json!({"file": "app.toml", "line": 2, "column": 1, "key": "log.levl",
+        serde_json::json!({"severity": "error", "rule": "config", "file": "app.toml", "line": 2, "column": 1, "key": "log.levl",
                            "message": "unknown key `levl` in `log`", "suggestion": "level"})
     );
 }
@@ -168,7 +173,7 @@ fn what_is_allowed_but_dangerous_is_a_warning_with_its_place() {
                 url = \"http://a.example.com\"\n[endpoints.b]\nurl = \"http://127.0.0.1:3000\"\n[endpoints.c]\n\
                 url = \"http://localhost:3000\"\n";
     assert_eq!(
-        good(text, &[]).warnings,
+        good(text, &[]).warnings.iter().map(Fault::line).collect::<Vec<_>>(),
         [
             "app.toml:5:8: `sources.open` takes events from anyone who reaches 0.0.0.0:8080",
             "app.toml:7:7: `endpoints.a.url` is `http`, not `https`: whoever is on the way can read and change what is sent",

@@ -7,7 +7,7 @@ use branchline::config::{Config, Environment, SourceAuth};
 use branchline::endpoint::SigningKey;
 use branchline::route::RetrySchedule;
 
-use super::good;
+use super::{good, shown};
 
 #[test]
 fn the_config_of_the_design_loads() {
@@ -65,9 +65,9 @@ fn the_config_of_the_design_loads() {
     assert_eq!(warehouse.retry.waits[0], Duration::from_secs(5));
     assert_eq!(warehouse.endpoint.max_in_flight, 32);
     assert!(matches!(&warehouse.endpoint.signing_keys[..], [SigningKey::Hmac(key)] if key.len() == 24));
-    assert_eq!(config.place("routes[0].where"), Some("app.toml:26:17"));
-    assert_eq!(config.place("plugins.slack.path"), Some("app.toml:22:16"));
-    assert_eq!(config.place("routes[1]"), None);
+    assert_eq!(shown(&config, "routes[0].where"), "app.toml:26:17");
+    assert_eq!(shown(&config, "plugins.slack.path"), "app.toml:22:16");
+    assert!(config.place("routes[1]").is_none());
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use branchline::config::{Config, Environment};
+use branchline::config::{Config, Environment, Fault};
 
-use super::{MARKER, bad, folder, good};
+use super::{MARKER, bad, folder, good, shown};
 
 /// What loading a folder says, with the folder's own path taken out.
 fn load(folder: &tempfile::TempDir) -> Result<Config, String> {
@@ -29,7 +29,7 @@ fn the_files_of_a_folder_are_one_config() {
     assert_eq!(names, ["shop", "team"]);
     assert_eq!(config.plugins[0].path, folder.path().join("p.wasm"));
     let place = format!("{}:2:8", folder.path().join("30-team.toml").display());
-    assert_eq!(config.place("routes[1].name"), Some(place.as_str()));
+    assert_eq!(shown(&config, "routes[1].name"), place);
 }
 
 /// A route with one subscription, both of this name.
@@ -123,8 +123,8 @@ fn variables_lie_over_files_and_files_over_defaults() {
     assert!(config.admin.tokens[0].matches(b"one") && config.admin.tokens[1].matches(b"two"));
     assert_eq!(config.sandbox.cache, None);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-    assert_eq!(config.place("ingest.listen"), Some("environment variable BRANCHLINE_INGEST__LISTEN"));
-    assert_eq!(config.place("ingest.connections_max"), Some("app.toml:3:19"));
+    assert_eq!(shown(&config, "ingest.listen"), "environment variable BRANCHLINE_INGEST__LISTEN");
+    assert_eq!(shown(&config, "ingest.connections_max"), "app.toml:3:19");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_variable_with_an_underscore_too_few_is_a_warning() {
     let config =
         good("", &[("BRANCHLINE_INGEST_LISTEN", "127.0.0.1:1"), ("BRANCHLINE_INGEST_PORT", "tcp://10.0.0.1:80")]);
     assert_eq!(
-        config.warnings,
+        config.warnings.iter().map(Fault::line).collect::<Vec<_>>(),
         ["environment variable BRANCHLINE_INGEST_LISTEN: sets nothing; did you mean BRANCHLINE_INGEST__LISTEN?"]
     );
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use branchline::config::{Config, Environment};
+use branchline::config::{Config, Environment, Fault};
 
 use super::{MARKER, bad, folder};
 
@@ -22,7 +22,7 @@ fn a_secret_comes_from_a_variable_a_file_or_the_config_with_a_warning() {
     assert_eq!(tokens, ["from-variable", "from-file", "plain", "from-open"]);
     let path = path.display();
     assert_eq!(
-        config.warnings,
+        config.warnings.iter().map(Fault::line).collect::<Vec<_>>(),
         [
             format!(
                 "{path}:2:50: `admin.tokens[2]` is a secret in plain text; better `{{ env = \"NAME\" }}` or \
@@ -75,7 +75,12 @@ fn secrets_are_in_no_debug_output() {
     assert!(!shown.contains(MARKER) && !shown.contains("bWFy"), "{shown}");
     assert!(shown.contains("https://example.com"), "{shown}");
     assert_eq!(config.warnings.len(), 6, "one for each but the endpoint's URL: {:#?}", config.warnings);
-    assert!(config.warnings.iter().all(|warning| warning.starts_with("app.toml:") && !warning.contains(MARKER)));
+    assert!(
+        config
+            .warnings
+            .iter()
+            .all(|warning| warning.line().starts_with("app.toml:") && !warning.to_string().contains(MARKER))
+    );
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! `branchline check`: everything that can be wrong with a config, found as `serve` finds it at start, for people, programs,
+//! code scanners and CI. Needs no store and no network; exit code 78 exactly where `serve` would refuse the config.
+
+mod format; // Findings as text, JSON, SARIF, and GitHub's annotations.
+
+use std::path::PathBuf;
+
+use format::Format;
+
+use super::{Error, compiler, runtime};
+use crate::app::{self, check};
+use crate::config::{Config, Environment, Fault, Severity};
+
+/// What `branchline check` can be told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Configs: TOML or JSON files, or folders of `*.toml` files.
+    #[arg(default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+    paths: Vec<PathBuf>,
+    /// How to print what is found.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Fail when there are warnings, too.
+    #[arg(long)]
+    deny_warnings: bool,
+    /// Only warn of secrets that are not there, and go on with something of their shape: for CI, which has none.
+    #[arg(long)]
+    stand_ins: bool,
+}
+
+/// Checks each config.
+pub fn run(options: &Options) -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    if options.stand_ins {
+        environment = environment.with_stand_ins();
+    }
+    let mut found = Vec::new();
+    for path in &options.paths {
+        let config = match Config::load_with_environment(path, &environment) {
+            Ok(config) => config,
+            Err(errors) => {
+                found.extend(errors.faults.into_iter().chain(errors.warnings));
+                continue;
+            }
+        };
+        found.extend(findings(&config)?);
+    }
+    // The same file may be part of two of the configs.
+    let mut told = Vec::new();
+    found.retain(|fault| {
+        let is_new = !told.contains(fault);
+        if is_new {
+            told.push(fault.clone());
+        }
+        is_new
+    });
+    print!("{}", options.format.render(&found));
+    let count = |severity| found.iter().filter(|fault| fault.severity == severity).count();
+    match (count(Severity::Error), count(Severity::Warning)) {
+        (0, 0) => Ok(()),
+        (0, warnings) if !options.deny_warnings => {
+            eprintln!("branchline: {}", counted(warnings, "warning"));
+            Ok(())
+        }
+        (0, warnings) => Err(Error::Failed(format!("{}, and --deny-warnings", counted(warnings, "warning")))),
+        (errors, warnings) => {
+            Err(Error::Config(format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"))))
+        }
+    }
+}
+
+/// What `serve` would find in a config that could be read.
+fn findings(config: &Config) -> Result<Vec<Fault>, Error> {
+    match runtime()?.block_on(check(config, compiler()?)) {
+        Ok(warnings) => Ok(warnings),
+        Err(app::Error::Invalid(errors)) => Ok(errors.faults.into_iter().chain(errors.warnings).collect()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,184 @@
+//! `branchline check` finds what `serve` would refuse, with place, line and remedy, for people and for programs; and says nothing
+//! of a config that is as it should be.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+const BASE: &str = r#"[sources.app]
+path = "/v1/events"
+auth = { bearer = [{ env = "APP_KEY" }] }
+[endpoints.x]
+url = "https://x.example.com/hook"
+"#;
+
+const ROUTE: &str = r#"[[routes]]
+name = "r"
+events = ["order.*"]
+subscriptions = [{ name = "s", endpoint = "x" }]
+"#;
+
+struct Checked {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program over a config in a temporary folder; paths are shown from there.
+fn check(text: &str, arguments: &[&str]) -> Checked {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("app.toml"), text).unwrap();
+    std::fs::write(folder.path().join("broken.wasm"), "no component").unwrap();
+    check_in(folder.path(), &[&["app.toml"], arguments].concat(), &[("APP_KEY", "a-key-of-the-tests")])
+}
+
+fn check_in(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Checked {
+    let output = Command::new(env!("CARGO_BIN_EXE_branchline"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    Checked {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The repository's own plugins, from anywhere.
+fn plugin(name: &str) -> String {
+    format!("{}/plugins/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_config_as_it_should_be_is_silence_and_0() {
+    let checked = check(&format!("{BASE}{ROUTE}"), &["--deny-warnings"]);
+    assert_eq!((checked.code, checked.stdout.as_str(), checked.stderr.as_str()), (0, "", ""));
+}
+
+#[test]
+fn each_mistake_has_its_place_its_line_and_a_remedy() {
+    let slack = plugin("slack");
+    let with_slack = |plugin: &str, config: &str| {
+        let uses = format!("endpoint = \"x\", plugins = [{{ use = \"slack\", config = {config} }}]");
+        format!("{BASE}{}[plugins.slack]\n{plugin}\n", ROUTE.replace("endpoint = \"x\"", &uses))
+    };
+    let path = format!("path = \"{slack}\"");
+    for (name, text, expected) in [
+        (
+            "an unknown name in a condition",
+            format!("{BASE}{}where = 'paylod.amount > 1'\n", ROUTE),
+            "app.toml:10:10: error: route `r`: `where`: `paylod` is not known, did you mean `payload`; an expression may use \
+             eventType, aggregateType, aggregateId, payload, metadata, occurredAt, source [route]\n   |\n\
+             10 | where = 'paylod.amount > 1'\n   |          ^^^^^^\n",
+        ),
+        (
+            "a function that there is not",
+            format!("{BASE}{ROUTE}where = \"eventType.startWith('order')\"\n"),
+            "app.toml:10:20: error: route `r`: `where`: there is no function `startWith`, did you mean `startsWith`? [route]\n   |\n\
+             10 | where = \"eventType.startWith('order')\"\n   |                    ^^^^^^^^^\n",
+        ),
+        (
+            "types that do not fit",
+            format!("{BASE}{ROUTE}where = \"eventType > 5\"\n"),
+            "app.toml:10:9: error: route `r`: `where`: `>` does not fit text and a number [route]\n",
+        ),
+        ("no expression", format!("{BASE}{ROUTE}where = \"payload.amount >\"\n"), "app.toml:10:"),
+        (
+            "a plugin that is none",
+            with_slack("path = \"broken.wasm\"", "{}"),
+            "app.toml:11:8: error: plugin `slack` (`broken.wasm`): not a WebAssembly file [plugin]\n   |\n\
+             11 | path = \"broken.wasm\"\n   |        ^^^^^^^^^^^^^\n",
+        ),
+        (
+            "a plugin that is not there",
+            with_slack("path = \"gone.wasm\"", "{}"),
+            "app.toml:11:8: error: plugin `slack` (`gone.wasm`): ",
+        ),
+        (
+            "a plugin with another digest",
+            with_slack(&format!("{path}\nsha256 = \"{}\"", "0".repeat(64)), "{}"),
+            "app.toml:12:10: error: plugin `slack` (`",
+        ),
+        (
+            "a config that the plugin refuses",
+            with_slack(&path, "{ channel = \" \" }"),
+            "app.toml:9:85: error: subscription `s`: plugin `slack` refuses its config: ",
+        ),
+        (
+            "a variable that is not set",
+            format!("{BASE}{ROUTE}").replace("APP_KEY", "OTHER_KEY"),
+            "app.toml:3:28: error: `sources.app.auth.bearer[0].env` names the environment variable `OTHER_KEY`, which is not set [config]\n",
+        ),
+        (
+            "an unknown key",
+            format!("{BASE}{ROUTE}wher = \"true\"\n"),
+            "app.toml:10:1: error: unknown key `wher` in `routes[0]`; did you mean `where`? [config]\n",
+        ),
+    ] {
+        let checked = check(&text, &[]);
+        assert_eq!(checked.code, 78, "{name}: {}", checked.stdout);
+        assert!(checked.stdout.contains(expected), "{name}: `{expected}` is not in\n{}", checked.stdout);
+        assert!(checked.stderr.starts_with("branchline: 1 error, "), "{name}: {}", checked.stderr);
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let text = format!(
+        "{BASE}{ROUTE}where = \"nothing > 1\"\n[plugins.a]\npath = \"broken.wasm\"\n[plugins.b]\npath = \"gone.wasm\"\n"
+    );
+    let checked = check(&text, &["--format", "json"]);
+    let told: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!((&told["valid"], &told["errors"], &told["warnings"]), (&false.into(), &3.into(), &2.into()), "{told:#}");
+    let rules: Vec<_> =
+        told["findings"].as_array().unwrap().iter().map(|fault| fault["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["route", "plugin", "plugin", "unused", "unused"]);
+}
+
+#[test]
+fn warnings_pass_unless_they_are_denied() {
+    let text = format!("{BASE}{ROUTE}[endpoints.spare]\nurl = \"https://spare.example.com\"\n");
+    let line = "app.toml:10:1: warning: no subscription uses the endpoint `spare` [unused]\n";
+    let passed = check(&text, &[]);
+    assert_eq!((passed.code, passed.stdout.starts_with(line)), (0, true), "{}", passed.stdout);
+    let denied = check(&text, &["--deny-warnings", "--format", "github"]);
+    assert_eq!(denied.code, 1, "the router would start, so it is not 78");
+    assert_eq!(
+        denied.stdout,
+        "::warning file=app.toml,line=10,col=1,title=branchline unused::no subscription uses the endpoint `spare`\n"
+    );
+}
+
+#[test]
+fn where_secrets_are_not_there_stand_ins_take_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{BASE}secret = {{ file = \"x.secret\" }}\nheaders = {{ authorization = {{ env = \"AUTHORIZATION\" }} }}\n{ROUTE}"
+    );
+    let text = text.replace("\"https://x.example.com/hook\"", "{ env = \"X_URL\" }");
+    std::fs::write(folder.path().join("app.toml"), text).unwrap();
+    let refused = check_in(folder.path(), &["app.toml"], &[]);
+    assert_eq!((refused.code, refused.stdout.matches(": error: ").count()), (78, 4), "{}", refused.stdout);
+    let passed = check_in(folder.path(), &["app.toml", "--stand-ins"], &[]);
+    assert_eq!((passed.code, passed.stdout.matches("a stand-in takes its place").count()), (0, 4), "{}", passed.stdout);
+}
+
+#[test]
+fn several_configs_are_checked_in_one_call_and_sarif_names_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.toml"), format!("{BASE}{ROUTE}")).unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[log]\nlevl = \"info\"\n").unwrap();
+    let checked = check_in(folder.path(), &["good.toml", "bad.toml", "--format", "sarif"], &[("APP_KEY", "k")]);
+    assert_eq!(checked.code, 78);
+    let sarif: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1, "{sarif:#}");
+    let place = &results[0]["locations"][0]["physicalLocation"];
+    assert_eq!((&place["artifactLocation"]["uri"], &place["region"]["startLine"]), (&"bad.toml".into(), &2.into()));
+}
