@@ -1,7 +1,8 @@
 //! Time as the router sees it: the only place that reads the wall clock.
 //!
 //! The clock follows tokio's, so a test on paused time moves it, and a step of the machine's
-//! clock while the router runs moves no retry: the wall clock is read once, at start.
+//! clock while the router runs moves no retry: for that the wall clock is read once, at start. What others
+//! compare with clocks of their own, a signature's time above all, follows the machine's clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -54,25 +55,37 @@ impl fmt::Display for Timestamp {
 pub struct Clock {
     started: Timestamp,
     origin: tokio::time::Instant,
+    /// Whether there is a machine's clock behind it; in tests there may be none.
+    is_real: bool,
 }
 
 impl Clock {
     /// A clock that starts at the machine's time. Call it within a tokio runtime when time is paused.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     pub fn system() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::starting_at(Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)))
+        Self { is_real: true, ..Self::starting_at(machine_time()) }
     }
 
     /// A clock that starts at `started`, for tests.
     pub fn starting_at(started: Timestamp) -> Self {
-        Self { started, origin: tokio::time::Instant::now() }
+        Self { started, origin: tokio::time::Instant::now(), is_real: false }
     }
 
     /// Now.
     pub fn now(&self) -> Timestamp {
         self.started.plus(self.origin.elapsed())
     }
+
+    /// What the machine's clock says now, for those who compare it with their own. Unlike [`Clock::now`] it makes every
+    /// step of that clock, and counts the time in which the machine was suspended.
+    pub fn of_the_machine(&self) -> Timestamp {
+        if self.is_real { machine_time() } else { self.now() }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+fn machine_time() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -89,5 +102,15 @@ mod tests {
         let clock = Clock::starting_at(Timestamp::from_millis(5));
         tokio::time::advance(Duration::from_secs(86_400)).await;
         assert_eq!(clock.now(), Timestamp::from_millis(86_400_005));
+        assert_eq!(clock.of_the_machine(), clock.now(), "without a machine behind it there is one time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_machines_time_is_not_moved_by_paused_time() {
+        let clock = Clock::system();
+        let before = clock.of_the_machine();
+        tokio::time::advance(Duration::from_secs(86_400)).await;
+        assert!(clock.of_the_machine().since(before) < Duration::from_secs(3_600));
+        assert!(clock.now().since(before) >= Duration::from_secs(86_399));
     }
 }

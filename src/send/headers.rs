@@ -118,6 +118,7 @@ pub(super) struct Heading<'a> {
     pub event: &'a EventHead,
     pub subscription: &'a str,
     pub number: u32,
+    /// The machine's time, which receivers compare with theirs.
     pub at: Timestamp,
     /// The span of this attempt; never 0.
     pub span: u64,

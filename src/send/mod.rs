@@ -193,7 +193,9 @@ impl Sender {
         let started = Instant::now();
         let in_flight = self.metrics.attempt_begins();
         let span = fastrand::u64(1..);
-        let heading = Heading { endpoint, delivery, event, subscription, number, at, span, request };
+        // Receivers compare it with their own clocks, and refuse what is a few minutes off.
+        let signed_at = self.clock.of_the_machine();
+        let heading = Heading { endpoint, delivery, event, subscription, number, at: signed_at, span, request };
         let (result, answer) = self.exchange(&heading, started + endpoint.timeout).await;
         drop(in_flight);
         let took = started.elapsed();
@@ -218,7 +220,7 @@ impl Sender {
         loop {
             match self.send(heading, deadline).await {
                 Sent::Answered(response) => {
-                    return answer::read(response, self.clock.now(), self.answer_bytes_max, deadline).await;
+                    return answer::read(response, self.clock.of_the_machine(), self.answer_bytes_max, deadline).await;
                 }
                 Sent::Swallowed(_) if resent < RESENDS_MAX => resent += 1,
                 Sent::Swallowed(failed) | Sent::Failed(failed) => return (failed, None),
