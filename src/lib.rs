@@ -32,7 +32,7 @@
 //! |---|---|---|
 //! | `accept/` | HTTP in → stored event | answers 2xx before the store did |
 //! | `admin/` | probes, metrics, endpoints; `operations/` is what operators ask and do, over HTTP and from the command line | serves producers |
-//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts | holds work that the store does not hold too |
+//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts; `walks.rs` what is under way | holds work that the store does not hold too |
 //! | `filter/` | patterns, `where` | reads a clock or keeps state |
 //! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
 //! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
@@ -95,6 +95,8 @@
 //! **A router killed mid-attempt.** Its events are still pending under its consumer name, its deliveries
 //! under their lease. Another router, or the same one started again, takes both up: with Redis when the
 //! heartbeat has been silent for ten seconds, with the embedded store at once. The attempt is repeated with the same `webhook-id`.
+//!
+//! **A walk that panics.** A bug, but nothing is lost by it: the event is still claimed, and is walked again after a while.
 //!
 //! **A first attempt that takes long.** After 250 ms its event is settled without it: the delivery is
 //! written as one that this router holds under a lease, the attempt goes on, and settles as a delivery.

@@ -10,6 +10,7 @@ mod gate; // How many attempts an endpoint may have under way.
 mod passage; // Who may go to an endpoint now.
 mod snapshot; // One generation of the config.
 mod transport; // How a request gets out.
+mod walks; // What is under way, and what begins anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use event::DETACH_AFTER;
 pub use gate::Row;
@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::plugin::PluginHost;
 use crate::store::{self, Store};
 use crate::tail::{Happening, What};
+use walks::Walks;
 
 /// How long one claim waits for an event. Short enough that a shutdown is not kept waiting.
 const CLAIM_WAIT: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ pub struct Dispatcher {
     context: Arc<Context>,
     event_slots: Arc<Semaphore>,
     delivery_slots: Arc<Semaphore>,
-    walks: TaskTracker,
+    walks: Arc<Walks>,
 }
 
 impl Dispatcher {
@@ -112,22 +113,21 @@ impl Dispatcher {
         metrics: Metrics,
     ) -> Self {
         let attempts = Semaphore::new(limits.attempts_in_flight_max);
-        Self {
-            context: Arc::new(Context {
-                store,
-                snapshot,
-                transport,
-                plugins,
-                clock,
-                metrics,
-                attempts,
-                long_matches: Semaphore::new(LONG_MATCHES_MAX),
-                schedule_changed: Notify::new(),
-            }),
-            event_slots: Arc::new(Semaphore::new(limits.events_in_flight_max)),
-            delivery_slots: Arc::new(Semaphore::new(limits.attempts_in_flight_max)),
-            walks: TaskTracker::new(),
-        }
+        let context = Arc::new(Context {
+            store,
+            snapshot,
+            transport,
+            plugins,
+            clock,
+            metrics,
+            attempts,
+            long_matches: Semaphore::new(LONG_MATCHES_MAX),
+            schedule_changed: Notify::new(),
+        });
+        let event_slots = Arc::new(Semaphore::new(limits.events_in_flight_max));
+        let walks = Walks::new(Arc::clone(&context), Arc::clone(&event_slots));
+        let delivery_slots = Arc::new(Semaphore::new(limits.attempts_in_flight_max));
+        Self { context, event_slots, delivery_slots, walks }
     }
 
     /// Claims and walks until `stop`, then lets what is in flight finish for up to `grace`.
@@ -135,8 +135,7 @@ impl Dispatcher {
     /// Returns whether everything finished. What did not is still claimed: closing the store hands it back.
     pub async fn run(&self, stop: CancellationToken, grace: Duration) -> bool {
         tokio::join!(self.claim_events(&stop), self.claim_deliveries(&stop));
-        self.walks.close();
-        tokio::time::timeout(grace, self.walks.wait()).await.is_ok()
+        tokio::time::timeout(grace, self.walks.finish()).await.is_ok()
     }
 
     /// Makes the schedule be looked at now.
@@ -171,8 +170,7 @@ impl Dispatcher {
                         .await
                         .expect("the dispatcher never closes its slots"),
                 };
-                // Boxed: a task's own memory is aligned to 128 bytes, which allocators do slowly for something this large.
-                self.walks.spawn(Box::pin(event::walk(Arc::clone(&self.context), claim, slot)));
+                self.walks.event(claim, slot);
             }
         }
     }
@@ -199,7 +197,7 @@ impl Dispatcher {
                         .await
                         .expect("the dispatcher never closes its slots"),
                 };
-                self.walks.spawn(delivery::walk(Arc::clone(&self.context), claim, slot));
+                self.walks.delivery(claim, slot);
             }
             drop(first);
             let pause = due.next_in.unwrap_or(SCHEDULE_LOOK).min(SCHEDULE_LOOK);

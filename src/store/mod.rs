@@ -134,6 +134,13 @@ pub struct EventClaim {
     pub(crate) fence: u64,
 }
 
+impl EventClaim {
+    /// The same claim once more, for the case that whoever settles this one panics. Only one of them may be settled.
+    pub(crate) fn again(&self) -> Self {
+        Self { event: Arc::clone(&self.event), position: self.position, fence: self.fence }
+    }
+}
+
 /// A delivery this process holds under a lease. Settle it once: it is taken by value.
 #[derive(Debug)]
 pub struct DeliveryClaim {
