@@ -5,6 +5,8 @@
 -- -> a string with '1' (written) or '0' (lost) for each
 local before = redis.call('HMGET', KEYS[1], 'deliveries', 'written')
 if before[1] == ARGV[1] then return before[2] end -- done before; its answer was lost
+-- It arrives after its repetition and after what followed that: nobody waits for its answer, and what followed must be remembered.
+if before[1] and tonumber(before[1]) > tonumber(ARGV[1]) then return '' end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -5,10 +5,12 @@
 -- ARGV: 1 group, 2 sequence, 3 lease ms, 4 outcomes, 5 count of entries, 6 count of deliveries, 7 count of sets,
 --       8 the oldest entry's ms, 9 how soon an outcome is not late, in ms, then entry ids, then per delivery: member, wait ms (-1: goes on being held), record ('' when it was written ahead),
 --       then for each set how many it has, then per dead letter: delivery's id, letter
--- -> {'LOST'}, {'MISSING'} when what was written ahead is gone, or {'WRITTEN', fence of the deliveries held}
+-- -> {'LOST'}, {'LATE'}, {'MISSING'} when what was written ahead is gone, or {'WRITTEN', fence of the deliveries held}
 local before = redis.call('HMGET', KEYS[2], 'events', 'fence')
 if not before[1] then return {'LOST'} end
 if before[1] == ARGV[2] then return {'WRITTEN', tonumber(before[2])} end -- done before; its answer was lost
+-- A call of a connection that was given up may arrive after its repetition and after what followed that. Nobody waits for its answer.
+if tonumber(before[1]) > tonumber(ARGV[2]) then return {'LATE'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
