@@ -12,6 +12,7 @@ mod evil; // Plugins that mean harm: each ends in a named fault, and costs the o
 mod life; // A failing delivery's 26½ hours, on paused time.
 mod listeners; // What connections can do to the listeners, and TLS.
 mod operations; // What an operator asks of a running router, and has it do.
+mod peers; // What breaks others.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.
 mod plugin_languages; // Plugins in every language, from nothing to a delivered message.
 mod plugin_tools; // What authors are told.

@@ -4,6 +4,7 @@ pub mod components; // Plugins written as text.
 pub mod door; // The ingest listener, and a client that sends raw bytes.
 #[allow(dead_code, reason = "two test crates share it; this one may use a part")]
 pub mod fault_proxy; // A network that fails.
+pub mod hostile; // A receiver whose answers don't end.
 pub mod program; // The real program, as an operator runs it.
 pub mod receiver; // An endpoint that remembers and answers as it is told.
 pub mod redis_sentinel; // A real master with replicas and Sentinels.

@@ -35,6 +35,10 @@ pub struct RouterProcess {
     log_level: String,
     folder: tempfile::TempDir,
     child: Option<Child>,
+    /// What the program is started by, with its own arguments: a tracer.
+    pub started_by: Vec<String>,
+    /// Variables that it is started with.
+    pub environment: Vec<(String, String)>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -53,6 +57,8 @@ impl RouterProcess {
             log_level: "warn".to_owned(),
             folder,
             child: None,
+            started_by: vec![],
+            environment: vec![],
             client,
         };
         router.write_config(rest);
@@ -118,11 +124,15 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
     pub fn spawn(&mut self) {
         let log =
             std::fs::File::options().create(true).append(true).open(self.folder.path().join("router.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_branchline"))
+        let program = env!("CARGO_BIN_EXE_branchline").to_owned();
+        let mut command = self.started_by.iter().chain([&program]);
+        let child = Command::new(command.next().unwrap())
+            .args(command)
             .args(["serve", "--config"])
             .arg(self.folder.path().join("branchline.toml"))
             .env("TEST_KEY", KEY)
             .env("TEST_SECRET", super::SECRET)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
