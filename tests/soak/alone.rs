@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::ledger::Findings;
-use crate::run::{MODERATE, run_well};
-use crate::world::{Kind, World};
+use crate::run::{MODERATE, Ran, run_well};
+use crate::world::{Kind, Setting, World};
 
 /// Does one thing several times to a system under load.
-async fn alone(kind: Kind, fault: Fault, times: usize) -> Findings {
+async fn alone(kind: Kind, fault: Fault, times: usize) -> Ran {
     let seed = fastrand::u64(..1 << 32);
-    let world = World::start(kind, None).await;
+    let world = World::start(Setting::of(kind)).await;
     let name = format!("{} ({kind:?})", fault.name());
     run_well(&name, seed, MODERATE, world, async |world| {
         let mut chance = fastrand::Rng::with_seed(seed);
@@ -53,26 +52,26 @@ alone! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_three_routers_under_load_loses_and_repeats_nothing() {
-    let findings = alone(Kind::Redis, Fault::RollingRestart, 3).await;
-    assert_eq!(findings.repeats, 0);
+    let ran = alone(Kind::Redis, Fault::RollingRestart, 3).await;
+    assert_eq!(ran.findings.repeats, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_loses_and_repeats_nothing() {
-    let findings = alone(Kind::Embedded, Fault::RestartRouter, 8).await;
-    assert_eq!(findings.repeats, 0);
+    let ran = alone(Kind::Embedded, Fault::RestartRouter, 8).await;
+    assert_eq!(ran.findings.repeats, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_and_swapped_plugins_under_load_lose_and_repeat_nothing() {
-    let findings = alone(Kind::Redis, Fault::Reload, 8).await;
-    assert_eq!(findings.repeats, 0);
+    let ran = alone(Kind::Redis, Fault::Reload, 8).await;
+    assert_eq!(ran.findings.repeats, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fault_hostile_receivers_cost_nobody_anything() {
-    let world = World::start(Kind::Redis, None).await;
+    let world = World::start(Setting::of(Kind::Redis)).await;
     let wait = async |_: &World| tokio::time::sleep(Duration::from_secs(5)).await;
-    let findings = run_well("no fault (Redis)", 1, MODERATE, world, wait).await;
-    assert_eq!(findings.repeats, 0);
+    let ran = run_well("no fault (Redis)", 1, MODERATE, world, wait).await;
+    assert_eq!(ran.findings.repeats, 0);
 }

@@ -51,6 +51,8 @@ pub struct Receipt {
     pub answer: Answer,
     /// Milliseconds since the run began.
     pub at: u64,
+    /// How far the time of its signature is ahead of the receiver's clock, in seconds.
+    pub signed_ahead: i64,
 }
 
 /// What the store says when everything is over.

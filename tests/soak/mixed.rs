@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::fault::{self, Fault};
 use crate::run::{MODERATE, run_well};
-use crate::world::{Kind, World};
+use crate::world::{Kind, Setting, World};
 
 /// How often routers are killed in each loop.
 const KILLS: usize = 30;
@@ -33,7 +33,7 @@ fn duration() -> Duration {
 async fn kill_loop(kind: Kind) {
     let seed = seed();
     println!("kills ({kind:?}): seed {seed}");
-    let world = World::start(kind, None).await;
+    let world = World::start(Setting::of(kind)).await;
     run_well(&format!("{KILLS} kills ({kind:?})"), seed, MODERATE, world, async |world| {
         let mut chance = fastrand::Rng::with_seed(seed);
         for _ in 0..KILLS {
@@ -47,7 +47,7 @@ async fn kill_loop(kind: Kind) {
 async fn mixture(kind: Kind) {
     let (seed, duration) = (seed(), duration());
     println!("mixed ({kind:?}): seed {seed}, for {duration:?}");
-    let world = World::start(kind, None).await;
+    let world = World::start(Setting::of(kind)).await;
     run_well(&format!("mixed ({kind:?})"), seed, MODERATE, world, async |world| {
         let mut chance = fastrand::Rng::with_seed(seed);
         let faults = fault::of(kind);

@@ -21,38 +21,44 @@ pub struct Load {
     pub pause: Duration,
 }
 
-/// What is reported and not checked.
-#[derive(Clone, Copy, Debug)]
-struct Figures {
+/// What came of a run.
+#[derive(Debug)]
+pub struct Ran {
+    pub findings: Findings,
     /// Answers 429, 503 or none.
-    refused: usize,
-    /// The most memory that a router had at the end, in bytes.
-    memory_peak: u64,
+    pub refused: usize,
+    /// The most memory that a router had, in bytes; of the processes that were there at the end.
+    pub memory_peak: u64,
 }
 
 /// About a hundred requests a second: enough for something to be under way at any time.
 pub const MODERATE: Load = Load { producers: 8, pause: Duration::from_millis(60) };
 
 /// Runs load on a world while `harm` is done to it, and checks what came of it.
-pub async fn run(name: &str, seed: u64, load: Load, world: World, harm: impl AsyncFnOnce(&World)) -> Findings {
+pub async fn run(name: &str, seed: u64, load: Load, world: World, harm: impl AsyncFnOnce(&World)) -> Ran {
     let began = Instant::now();
-    let (evidence, figures) = evidence_of(seed, load, &world, harm).await;
-    let findings = check(&evidence);
-    println!("{}", report(name, seed, began.elapsed(), figures, &evidence, &findings));
-    findings
+    let (evidence, refused, memory_peak) = evidence_of(seed, load, &world, harm).await;
+    let ran = Ran { findings: check(&evidence), refused, memory_peak };
+    println!("{}", report(name, seed, began.elapsed(), &evidence, &ran));
+    ran
 }
 
 /// The same, and nothing may be wrong.
-pub async fn run_well(name: &str, seed: u64, load: Load, world: World, harm: impl AsyncFnOnce(&World)) -> Findings {
-    let findings = run(name, seed, load, world, harm).await;
-    let count = findings.violations.len();
-    let first: Vec<String> = findings.violations.iter().take(20).map(ToString::to_string).collect();
-    assert!(count == 0, "{name}, seed {seed}: {count} violations, of which the first are\n{}", first.join("\n"));
-    assert!(findings.acknowledged > 0, "{name}: nothing was checked");
-    findings
+pub async fn run_well(name: &str, seed: u64, load: Load, world: World, harm: impl AsyncFnOnce(&World)) -> Ran {
+    let ran = run(name, seed, load, world, harm).await;
+    let violations = &ran.findings.violations;
+    let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+    assert!(
+        violations.is_empty(),
+        "{name}, seed {seed}: {} violations, of which the first are\n{}",
+        violations.len(),
+        first.join("\n")
+    );
+    assert!(ran.findings.acknowledged > 0, "{name}: nothing was checked");
+    ran
 }
 
-async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnce(&World)) -> (Evidence, Figures) {
+async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnce(&World)) -> (Evidence, usize, u64) {
     let record = Arc::clone(&world.record);
     let stop = Arc::new(AtomicBool::new(false));
     let producers = Arc::new(Producers {
@@ -87,7 +93,7 @@ async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnc
         kept,
         disturbances: std::mem::take(&mut *locked(&record.disturbances)),
     };
-    (evidence, Figures { refused: producers.refused.load(Ordering::Relaxed), memory_peak })
+    (evidence, producers.refused.load(Ordering::Relaxed), memory_peak)
 }
 
 async fn kept(world: &World) -> Kept {
@@ -98,13 +104,12 @@ async fn kept(world: &World) -> Kept {
 }
 
 /// A run in one paragraph.
-fn report(name: &str, seed: u64, took: Duration, figures: Figures, evidence: &Evidence, findings: &Findings) -> String {
+fn report(name: &str, seed: u64, took: Duration, evidence: &Evidence, ran: &Ran) -> String {
     let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
     for fault in &evidence.disturbances {
         *faults.entry(fault.what).or_default() += 1;
     }
-    let Findings { violations, acknowledged, pairs, requests, repeats } = findings;
-    let Figures { refused, memory_peak } = figures;
+    let Ran { findings: Findings { violations, acknowledged, pairs, requests, repeats }, refused, memory_peak } = ran;
     let mut text = format!(
         "soak: {name}, seed {seed}: {} events, {acknowledged} acknowledged, {pairs} pairs checked, {requests} requests received, \
          {repeats} repeated after a fault, {refused} answers 429, 503 or none, {} faults, {} MiB at most, {} violations, {:.0} s",

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::ledger::{Findings, Violation};
 use crate::run::{MODERATE, run};
 use crate::support::redis_server::RedisServer;
-use crate::world::World;
+use crate::world::{Kind, Setting, World};
 
 /// Which step is swallowed, and what the router is told instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +120,15 @@ async fn with(step: Swallowed, every: usize) -> Findings {
     let redis = RedisServer::start("always");
     let done = Arc::new(AtomicUsize::new(0));
     let port = sabotaged(redis.port(), step, every, Arc::clone(&done)).await;
-    let world = World::start_on(Some(redis), vec![format!("redis://127.0.0.1:{port}")], vec![]).await;
+    let stores = vec![format!("redis://127.0.0.1:{port}")];
+    let world = World::start_on(Setting::of(Kind::Redis), Some(redis), stores, vec![]).await;
     let name = format!("sabotage: {step:?}");
-    let findings = run(&name, 1, MODERATE, world, async |_| {
+    let ran = run(&name, 1, MODERATE, world, async |_| {
         tokio::time::sleep(Duration::from_secs(3)).await;
     })
     .await;
     assert!(done.load(Ordering::Relaxed) > 0, "nothing was sabotaged");
-    findings
+    ran.findings
 }
 
 fn has(findings: &Findings, kind: impl Fn(&Violation) -> bool) -> bool {

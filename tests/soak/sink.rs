@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use branchline::clock::Clock;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -78,15 +80,16 @@ impl Manner {
     }
 }
 
-/// Starts the receivers on one port, and gives it. They end with their runtime.
-pub async fn start(record: Arc<Record>) -> u16 {
+/// Starts the receivers on one port, and gives it. `slowness` is how many milliseconds `/audit` takes. They end with
+/// their runtime.
+pub async fn start(record: Arc<Record>, slowness: Arc<AtomicU64>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let record = Arc::clone(&record);
+            let (record, slowness) = (Arc::clone(&record), Arc::clone(&slowness));
             // A connection that breaks is the other side's affair.
-            tokio::spawn(async move { drop(serve(stream, &record).await) });
+            tokio::spawn(async move { drop(serve(stream, &record, &slowness).await) });
         }
     });
     port
@@ -98,7 +101,8 @@ struct Request {
     body: Vec<u8>,
 }
 
-async fn serve(stream: TcpStream, record: &Record) -> std::io::Result<()> {
+async fn serve(stream: TcpStream, record: &Record, slowness: &AtomicU64) -> std::io::Result<()> {
+    let clock = Clock::system();
     let mut stream = BufStream::new(stream);
     while let Some(request) = read(&mut stream).await? {
         let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
@@ -112,7 +116,12 @@ async fn serve(stream: TcpStream, record: &Record) -> std::io::Result<()> {
             body: digest(&request.body),
             answer: manner.answer(),
             at: record.now(),
+            signed_ahead: header("webhook-timestamp").parse::<i64>().unwrap_or(0)
+                - i64::try_from(clock.of_the_machine().as_secs()).expect("it is not that late"),
         });
+        if request.path == "/audit" {
+            tokio::time::sleep(Duration::from_millis(slowness.load(Ordering::Relaxed))).await;
+        }
         if !answer(&mut stream, manner).await? {
             return Ok(());
         }

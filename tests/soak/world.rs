@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -28,6 +29,22 @@ pub enum Kind {
     Embedded,
 }
 
+/// What a run is to be made of.
+pub struct Setting {
+    pub kind: Kind,
+    /// Where an embedded store is kept, if not in the router's folder.
+    pub folder: Option<PathBuf>,
+    /// Variables that the routers are started with.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Setting {
+    /// The usual one.
+    pub fn of(kind: Kind) -> Self {
+        Self { kind, folder: None, environment: vec![] }
+    }
+}
+
 /// A run's parts.
 pub struct World {
     pub record: Arc<Record>,
@@ -35,6 +52,8 @@ pub struct World {
     pub redis: Option<RedisServer>,
     /// Between each router and Redis.
     pub store_links: Vec<FaultProxy>,
+    /// How long the receiver of everything takes to answer, in milliseconds.
+    pub slowness: Arc<AtomicU64>,
     /// Between the routers and the receivers.
     pub receiver_link: FaultProxy,
     /// How often the config was changed.
@@ -46,9 +65,9 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything. `store` is where an embedded store is kept; by default in the router's own folder.
-    pub async fn start(kind: Kind, store: Option<&Path>) -> Self {
-        let redis = match kind {
+    /// Starts everything.
+    pub async fn start(setting: Setting) -> Self {
+        let redis = match setting.kind {
             Kind::Redis => Some(RedisServer::start("always")),
             Kind::Embedded => None,
         };
@@ -62,20 +81,24 @@ impl World {
                     store_links.push(link);
                 }
             }
-            None => stores.push(match store {
+            None => stores.push(match &setting.folder {
                 Some(folder) => format!("file:{}", folder.display()),
                 None => "file:{folder}/data".to_owned(),
             }),
         }
-        let mut world = Self::start_on(redis, stores, store_links).await;
-        world.folder = store.map(Path::to_owned);
-        world
+        Self::start_on(setting, redis, stores, store_links).await
     }
 
     /// Starts a router for each of these store URLs.
-    pub async fn start_on(redis: Option<RedisServer>, stores: Vec<String>, store_links: Vec<FaultProxy>) -> Self {
-        let record = Arc::new(Record::new());
-        let receiver_link = FaultProxy::before(sink::start(Arc::clone(&record)).await).await;
+    pub async fn start_on(
+        setting: Setting,
+        redis: Option<RedisServer>,
+        stores: Vec<String>,
+        store_links: Vec<FaultProxy>,
+    ) -> Self {
+        let (record, slowness) = (Arc::new(Record::new()), Arc::new(AtomicU64::new(0)));
+        let receivers = sink::start(Arc::clone(&record), Arc::clone(&slowness)).await;
+        let receiver_link = FaultProxy::before(receivers).await;
         let plugins = tempfile::tempdir().expect("a folder can be made");
         for copy in 0..2 {
             let original = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/slack.wasm");
@@ -85,10 +108,12 @@ impl World {
         let mut routers = Vec::new();
         for store in stores {
             let mut router = RouterProcess::new(&store, &config);
+            router.environment.clone_from(&setting.environment);
             router.start().await;
             routers.push(Mutex::new(router));
         }
-        Self { record, routers, redis, store_links, receiver_link, generation: Mutex::new(0), plugins, folder: None }
+        let (folder, generation) = (setting.folder, Mutex::new(0));
+        Self { record, routers, redis, store_links, slowness, receiver_link, generation, plugins, folder }
     }
 
     /// The ingest ports.
@@ -178,8 +203,8 @@ fn routes(receivers: u16, plugins: &Path, generation: u32) -> String {
     for (name, retry, more) in [
         ("audit", patient.as_str(), "format = \"payload\"\nmax_in_flight = 64"),
         ("sales", &patient, "max_in_flight = 64"),
-        ("flaky", &patient, "max_in_flight = 64"),
-        ("doomed", "[\"300ms\"]", ""),
+        ("flaky", &patient, "max_in_flight = 64\nbreaker = \"off\""),
+        ("doomed", "[\"300ms\"]", "breaker = \"off\""),
     ] {
         let _ = write!(
             text,

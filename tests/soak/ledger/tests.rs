@@ -8,7 +8,7 @@ fn pair(event: &str, subscription: &str) -> Pair {
 
 fn receipt(event: &str, subscription: &str, at: u64, answer: Answer) -> Receipt {
     let webhook_id = format!("dlv_{event}_{subscription}");
-    Receipt { pair: pair(event, subscription), webhook_id, attempt: 1, body: 7, answer, at }
+    Receipt { pair: pair(event, subscription), webhook_id, attempt: 1, body: 7, answer, at, signed_ahead: 0 }
 }
 
 /// One acknowledged event for three subscriptions: one gets it at the second attempt, one filters it, one gives it up.
