@@ -2,7 +2,8 @@
 //!
 //! A thread of its own writes them: no stage ever waits for a log, and what the disk or terminal can't take is dropped, never piled up.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,25 @@ use crate::config::{Log, LogFormat};
 /// How much is written at once at the most.
 const LINES_BYTES: usize = 64 * 1024;
 
+/// How long lines gather after some were written.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// A writer that takes a moment after each flush. The thread flushes when its queue is empty; without the moment it would
+/// be woken for each of a busy router's lines, and write it alone.
+struct Unhurried<W>(W);
+
+impl<W: Write> Write for Unhurried<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        std::thread::sleep(GATHER);
+        Ok(())
+    }
+}
+
 /// Starts logging. What is in the queue is written when the guard is dropped.
 pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
@@ -20,10 +40,9 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     })?;
     // At `trace` it prints whole frames, and with them paths that may hold a token.
     let filter = filter.add_directive("h2=info".parse().expect("a directive"));
-    // The thread flushes when its queue is empty: under load many lines are one write.
-    let lines = std::io::BufWriter::with_capacity(LINES_BYTES, std::io::stderr());
+    let lines = Unhurried(io::BufWriter::with_capacity(LINES_BYTES, io::stderr()));
     let (writer, guard) = tracing_appender::non_blocking(lines);
-    let is_terminal = std::io::stderr().is_terminal();
+    let is_terminal = io::stderr().is_terminal();
     let as_text = match settings.format {
         LogFormat::Auto => is_terminal,
         LogFormat::Text => true,

@@ -160,7 +160,7 @@ async fn run(shared: Arc<Shared>, partition: u16, mut queue: mpsc::Receiver<Item
             _ = phase.wait_for(|phase| *phase != Phase::Open), if !queue.is_closed() => queue.close(),
             else => break,
         }
-        let (mut events, mut deliveries) = (Vec::new(), Vec::new());
+        let (mut events, mut deliveries) = (Vec::with_capacity(items.len()), Vec::new());
         for item in items.drain(..) {
             match item {
                 Item::Event(item) if item.ahead.as_ref().is_some_and(|ahead| !ahead.written) => {
