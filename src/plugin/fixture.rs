@@ -237,7 +237,7 @@ pub fn read_event(path: &Path) -> Result<Arc<Event>, String> {
 }
 
 /// An envelope as an event. What a producer may leave out has fixed values, so that a case always gives the same.
-fn event(text: &str) -> Result<Arc<Event>, String> {
+pub fn event(text: &str) -> Result<Arc<Event>, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     struct Envelope<'a> {

@@ -3,6 +3,7 @@
 mod accept; // 2xx means stored; a refusal says what is wrong.
 mod admin; // What the operator's door refuses.
 mod bad_input; // What producers may send, and what they are told.
+mod bench; // What the bench measures, and how it is told.
 mod check; // What `branchline check` finds, and how it says it.
 mod command_line; // What an operator can ask and do at the terminal.
 mod config; // A bad config never replaces a good one, and names its file, line and key.

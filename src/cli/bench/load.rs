@@ -1,14 +1,16 @@
-//! Producers: a closed loop of keep-alive connections, each with one request at a time.
+//! Producers: keep-alive connections, each with one request at a time, in a closed loop or at a rate.
 //!
 //! Requests are bytes written to a socket, so that the load costs little beside what it measures.
 
+use std::io::{Read as _, Write as _};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::process::BENCH_KEY;
+use super::process::{BENCH_KEY, monotonic_nanos};
 use crate::cli::Error;
 
 /// Where and how to send.
@@ -34,6 +36,58 @@ impl Producers {
         }
         Ok(latencies)
     }
+
+    /// Sends events at a rate, each when it is due or as soon as its connection is free after that; returns how long
+    /// after it was due each was answered. Threads sleep more exactly than the runtime's timers, which count milliseconds.
+    pub async fn send_at_rate(&self, first: u64, events: u64, per_second: f64) -> Result<Vec<Duration>, Error> {
+        let Self { port, connections, size } = *self;
+        let sending = tokio::task::spawn_blocking(move || {
+            let begin = Instant::now() + Duration::from_millis(50);
+            let one = |connection: u64| {
+                let due = |number: u64| begin + Duration::from_secs_f64(number as f64 / per_second);
+                let numbers = (connection..events).step_by(connections);
+                send_when_due(port, size, numbers.map(|number| (first + number, due(number))))
+            };
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..connections as u64).map(|k| scope.spawn(move || one(k))).collect();
+                let mut latencies = Vec::with_capacity(usize::try_from(events).unwrap_or(0));
+                for thread in threads {
+                    latencies.extend(thread.join().map_err(|_| std::io::Error::other("a thread panicked"))??);
+                }
+                Ok(latencies)
+            })
+        });
+        let sent = sending.await.map_err(|error| Error::Failed(format!("the producers ended badly: {error}")))?;
+        sent.map_err(|error: std::io::Error| Error::Failed(format!("a producer failed: {error}")))
+    }
+}
+
+fn send_when_due(
+    port: u16,
+    size: usize,
+    events: impl Iterator<Item = (u64, Instant)>,
+) -> std::io::Result<Vec<Duration>> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    let mut latencies = Vec::new();
+    let mut answer = Vec::with_capacity(1024);
+    for (number, due) in events {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let request = request(port, size, number, Some(monotonic_nanos().saturating_sub(late)));
+        stream.write_all(&request)?;
+        answer.clear();
+        loop {
+            let mut bytes = [0; 1024];
+            let count = stream.read(&mut bytes)?;
+            answer.extend_from_slice(&bytes[..count]);
+            if is_whole(&answer, count)? {
+                break;
+            }
+        }
+        latencies.push(due.elapsed());
+    }
+    Ok(latencies)
 }
 
 async fn send_on_one(port: u16, size: usize, numbers: Vec<u64>) -> std::io::Result<Vec<Duration>> {
@@ -42,7 +96,7 @@ async fn send_on_one(port: u16, size: usize, numbers: Vec<u64>) -> std::io::Resu
     let mut latencies = Vec::with_capacity(numbers.len());
     let mut answer = Vec::with_capacity(1024);
     for number in numbers {
-        let request = request(port, size, number);
+        let request = request(port, size, number, None);
         let began = Instant::now();
         stream.write_all(&request).await?;
         read_answer(&mut stream, &mut answer).await?;
@@ -51,16 +105,24 @@ async fn send_on_one(port: u16, size: usize, numbers: Vec<u64>) -> std::io::Resu
     Ok(latencies)
 }
 
-/// An `order.created` event whose envelope has `size` bytes.
-fn request(port: u16, size: usize, number: u64) -> Vec<u8> {
+/// What stands before the time at which an event was due, in an event that tells it.
+pub const DUE: &str = r#""dueNanos":"#;
+
+/// An `order.created` event of `size` bytes.
+pub fn envelope(size: usize, number: u64, due_nanos: Option<u64>) -> String {
+    let due = due_nanos.map_or(String::new(), |nanos| format!("{DUE}{nanos},"));
     let start = format!(
-        r#"{{"id":"evt_bench_{number:012}","eventType":"order.created","aggregateType":"Order","aggregateId":"order_{number}","occurredAt":"2025-01-15T10:30:00Z","payload":{{"orderId":"order_{number}","amount":{amount},"currency":"KRW","customer":"user_{customer}","note":""#,
+        r#"{{"id":"evt_bench_{number:012}","eventType":"order.created","aggregateType":"Order","aggregateId":"order_{number}","occurredAt":"2025-01-15T10:30:00Z","payload":{{{due}"orderId":"order_{number}","amount":{amount},"currency":"KRW","customer":"user_{customer}","note":""#,
         amount = 1_000 + number % 90_000,
         customer = number % 5_000,
     );
     let end = r#""},"metadata":{}}"#;
     let padding = size.saturating_sub(start.len() + end.len());
-    let body = format!("{start}{}{end}", "a note of the customer; ".repeat(padding / 24 + 1).split_at(padding).0);
+    format!("{start}{}{end}", "a note of the customer; ".repeat(padding / 24 + 1).split_at(padding).0)
+}
+
+fn request(port: u16, size: usize, number: u64, due_nanos: Option<u64>) -> Vec<u8> {
+    let body = envelope(size, number, due_nanos);
     format!(
         "POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\nauthorization: Bearer {BENCH_KEY}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -72,21 +134,24 @@ fn request(port: u16, size: usize, number: u64) -> Vec<u8> {
 async fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> std::io::Result<()> {
     answer.clear();
     loop {
-        if stream.read_buf(answer).await? == 0 {
-            return Err(std::io::Error::other("the connection was closed"));
+        let count = stream.read_buf(answer).await?;
+        if is_whole(answer, count)? {
+            return Ok(());
         }
-        let Some(head_end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&answer[..head_end]).to_ascii_lowercase();
-        if !head.starts_with("http/1.1 2") {
-            return Err(std::io::Error::other(format!("answered {}", head.lines().next().unwrap_or_default())));
-        }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
-        while answer.len() < head_end + 4 + length {
-            if stream.read_buf(answer).await? == 0 {
-                return Err(std::io::Error::other("the connection was closed"));
-            }
-        }
-        return Ok(());
     }
+}
+
+/// Whether the answer is whole, now that so many bytes have been added to it.
+fn is_whole(answer: &[u8], added: usize) -> std::io::Result<bool> {
+    if added == 0 {
+        return Err(std::io::Error::other("the connection was closed"));
+    }
+    let Some(head_end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(false) };
+    let head = String::from_utf8_lossy(&answer[..head_end]).to_ascii_lowercase();
+    if !head.starts_with("http/1.1 2") {
+        return Err(std::io::Error::other(format!("answered {}", head.lines().next().unwrap_or_default())));
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length: usize = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+    Ok(answer.len() >= head_end + 4 + length)
 }

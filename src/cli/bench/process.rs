@@ -64,8 +64,17 @@ impl Child {
 
     /// The most memory it had resident.
     pub fn peak_memory_mib(&self) -> Result<f64, Error> {
+        self.status_mib("VmHWM:")
+    }
+
+    /// The memory it has resident now.
+    pub fn memory_mib(&self) -> Result<f64, Error> {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(&self, key: &str) -> Result<f64, Error> {
         let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let kibibytes =
             line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.trim().parse::<f64>().ok());
         kibibytes.map(|k| k / 1024.0).ok_or_else(|| Error::Failed("`/proc/PID/status` is not as expected".to_owned()))
@@ -124,9 +133,15 @@ pub async fn wait_for_port(port: u16) -> Result<(), Error> {
         if began.elapsed() > START_TIMEOUT {
             return Err(Error::Failed(format!("nothing listens on port {port} after {START_TIMEOUT:?}")));
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
+}
+
+/// A clock that all processes of this machine share.
+pub fn monotonic_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
 /// Whether a program is on the path.

@@ -1,0 +1,43 @@
+//! `branchline bench` runs as the README shows it, and says what it found in each of its forms.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> (Value, tempfile::TempDir) {
+    let out = tempfile::tempdir().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_branchline"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["bench", "--quick", "--json", "--events", "3000", "--connections", "8", "--out"])
+        .arg(out.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    (serde_json::from_slice(&ended.stdout).unwrap(), out)
+}
+
+#[test]
+fn the_bench_counts_every_event_and_compares_with_the_pipe() {
+    let (report, out) = bench(&["--scenario", "stores", "--only", "embedded + slack"]);
+    let scenarios = report["scenarios"].as_array().unwrap();
+    let names: Vec<_> = scenarios.iter().map(|row| row["scenario"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bare pipe", "embedded + slack"]);
+    let rate = |place: usize| scenarios[place]["deliveriesPerSecond"].as_f64().unwrap();
+    assert!(rate(1) > 0.0);
+    assert!((scenarios[1]["ofThePipe"].as_f64().unwrap() - rate(1) / rate(0)).abs() < 1e-9);
+    let written: Value = serde_json::from_slice(&std::fs::read(out.path().join("bench.json")).unwrap()).unwrap();
+    assert_eq!(written, report);
+    let picture = std::fs::read_to_string(out.path().join("bench.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("embedded + slack"), "{picture}");
+}
+
+#[test]
+fn one_failing_endpoint_of_ten_and_a_router_at_rest_are_measured() {
+    let (report, _out) = bench(&["--scenario", "failing", "--scenario", "rest", "--only", "one fails"]);
+    let failing = &report["scenarios"][1];
+    assert_eq!(failing["scenario"], "10 endpoints, one fails");
+    let (events, deliveries) = (&failing["eventsPerSecond"], &failing["deliveriesPerSecond"]);
+    assert!((deliveries.as_f64().unwrap() / events.as_f64().unwrap() - 9.0).abs() < 1e-6, "{failing}");
+    assert!(report["rest"]["memoryMib"].as_f64().unwrap() > 1.0);
+}
