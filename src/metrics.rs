@@ -54,6 +54,12 @@ struct ByPlugin {
     plugin: Arc<str>,
 }
 
+/// A label for a subscription.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BySubscription {
+    subscription: Arc<str>,
+}
+
 /// A label for an endpoint.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ByEndpoint {
@@ -93,6 +99,7 @@ pub struct Metrics {
     delivery_age_seconds: Histogram,
     plugin_calls: Family<ByVerdict, Counter>,
     plugin_seconds: Family<ByPlugin, Histogram, Buckets>,
+    plugin_chain_seconds: Family<BySubscription, Histogram, Buckets>,
     plugin_breaker_open: Family<ByPlugin, Gauge>,
     endpoint_breaker_open: Family<ByEndpoint, Gauge>,
     backlog: Gauge<u64, AtomicU64>,
@@ -140,6 +147,13 @@ impl Default for Metrics {
             "How long plugin calls ran, instantiation included",
             Unit::Seconds,
             plugin_seconds.clone(),
+        );
+        let plugin_chain_seconds = Family::new_with_constructor(Buckets(PLUGIN_SECONDS));
+        registry.register_with_unit(
+            "plugin_chain",
+            "How long a subscription's plugins took for an event in all, waiting for a thread included",
+            Unit::Seconds,
+            plugin_chain_seconds.clone(),
         );
         let plugin_breaker_open = Family::default();
         registry.register(
@@ -192,6 +206,7 @@ impl Default for Metrics {
             delivery_age_seconds,
             plugin_calls,
             plugin_seconds,
+            plugin_chain_seconds,
             plugin_breaker_open,
             endpoint_breaker_open,
             backlog,
@@ -243,6 +258,12 @@ impl Metrics {
     pub fn plugin_call(&self, plugin: &Arc<str>, verdict: &'static str, took: Duration) {
         self.plugin_calls.get_or_create(&ByVerdict { plugin: Arc::clone(plugin), verdict }).inc();
         self.plugin_seconds.get_or_create(&ByPlugin { plugin: Arc::clone(plugin) }).observe(took.as_secs_f64());
+    }
+
+    /// A subscription's plugins came to an end with an event.
+    pub fn plugin_chain(&self, subscription: &Arc<str>, took: Duration) {
+        let label = BySubscription { subscription: Arc::clone(subscription) };
+        self.plugin_chain_seconds.get_or_create(&label).observe(took.as_secs_f64());
     }
 
     /// A plugin's breaker opened or closed.

@@ -278,12 +278,16 @@ impl PluginHost {
             event,
             changed: false,
             notes: Vec::new(),
-            subscription,
+            subscription: Arc::clone(&subscription),
             reply,
             queued,
         }));
         // A job that is refused, at once or halfway, is dropped with its `reply`.
-        end.await.unwrap_or(ChainRun { end: ChainEnd::Busy, notes: Vec::new() })
+        let run = end.await.unwrap_or(ChainRun { end: ChainEnd::Busy, notes: Vec::new() });
+        if !matches!(run.end, ChainEnd::Busy | ChainEnd::Open { .. }) {
+            self.scheduler.metrics().plugin_chain(&subscription, queued.elapsed());
+        }
+        run
     }
 
     /// A plugin as a subscription uses it. Links of one component and config share a breaker.

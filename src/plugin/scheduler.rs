@@ -149,6 +149,11 @@ impl Scheduler {
         self.release_if(state, Instant::now(), |_| stuck);
     }
 
+    /// What calls and chains cost.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// What makes deadlines hold.
     pub(super) fn ticker(&self) -> &Ticker {
         &self.ticker

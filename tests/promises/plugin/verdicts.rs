@@ -18,7 +18,13 @@ async fn an_empty_chain_and_one_that_passes_give_the_very_event() {
         assert!(Arc::ptr_eq(&same, &event));
     }
     let text = bench.metrics.render();
-    assert!(text.contains(r#"branchline_plugin_calls_total{plugin="pass",verdict="pass"} 4"#), "{text}");
+    for line in [
+        r#"branchline_plugin_calls_total{plugin="pass",verdict="pass"} 4"#,
+        // Two chains were not empty, whatever the number of their plugins.
+        r#"branchline_plugin_chain_seconds_count{subscription="warehouse"} 2"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
