@@ -347,7 +347,13 @@ fn not_ready(closure: accept::Closure) -> String {
     .to_owned()
 }
 
-async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Error> {
+/// A config as one generation, for what asks without a router.
+pub async fn generation(config: &Config, plugins: &PluginHost) -> Result<Snapshot, Error> {
+    load::load(config, plugins, &Snapshot::default()).await
+}
+
+/// Opens the config's store.
+pub async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Error> {
     let options = config.store.options.clone();
     Ok(match &config.store.url {
         StoreUrl::File(folder) => Arc::new(EmbeddedStore::open(folder, options, clock).await?),

@@ -81,7 +81,14 @@ impl State {
     ) -> Result<Answer, Fault> {
         let (store, now) = (&*self.store, caller.now);
         Ok(match operation {
-            Operation::Events => json_answer(&events::list(store, &read_query(query)?, now).await?),
+            Operation::Events => {
+                let query: events::EventsQuery = read_query(query)?;
+                if query.payload {
+                    json_answer(&events::whole(store, &query, now).await?)
+                } else {
+                    json_answer(&events::list(store, &query, now).await?)
+                }
+            }
             Operation::Event(id) => {
                 let EventQuery { source } = read_query(query)?;
                 json_answer(&events::one(store, &id, source.as_deref()).await?)

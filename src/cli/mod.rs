@@ -1,8 +1,10 @@
 //! The command line, one file per command. Exit codes: 0, 1 something failed, 2 wrong usage, 78 invalid config.
 
+mod backtest; // What a change would have done to stored events.
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod check; // What is wrong with a config.
 mod demo; // Everything on one machine, nothing to install.
+mod diff; // What differs, line by line.
 mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
 mod manual; // Completions and man pages.
@@ -45,6 +47,8 @@ enum Command {
     Demo(demo::Options),
     /// Send events to a source: a file or standard input.
     Send(send::Options),
+    /// See what another plugin, condition or config would have made of stored events; nothing is sent.
+    Backtest(backtest::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
     /// Print the JSON Schema of the config, by which editors complete and check it.
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
+        Command::Backtest(options) => backtest::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Schema => {
             print!("{}", config::SCHEMA);

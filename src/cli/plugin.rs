@@ -3,14 +3,13 @@
 
 mod bench; // How long calls take.
 mod build; // From sources to a component.
-mod diff; // What differs, line by line.
 mod inspect; // What a file is, and whether a router would take it.
 mod language; // The languages, and which one a folder is written in.
 mod new; // A folder to begin with.
 pub(super) mod sandbox; // The router's sandbox, at the terminal.
 mod test; // Fixtures against a component.
 mod tools; // Compilers and package managers: found, fetched, run.
-mod units; // Times, sizes and counts for people.
+pub mod units; // Times, sizes and counts for people.
 
 use clap::Subcommand;
 

@@ -310,6 +310,10 @@ impl PluginHost {
             position: 0,
             config: config.into(),
         };
+        self.call(plugin, subject, event).await
+    }
+
+    pub(super) async fn call(&self, plugin: &Arc<Plugin>, subject: Subject, event: Arc<Event>) -> Report {
         let (reply, report) = oneshot::channel();
         self.scheduler.push(Job::Once { plugin: Arc::clone(plugin), subject, event, reply });
         report.await.unwrap_or_else(|_| Report::not_run("the sandbox is shutting down"))

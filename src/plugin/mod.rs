@@ -5,6 +5,7 @@
 mod bindings; // The contract, as Rust types.
 mod cache; // Compiled plugins on disk, authenticated.
 mod call; // One call.
+mod chain; // What a verdict means for its chain; a chain told call by call.
 mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod engine; // The engine, its pool of memories, its deadlines.
@@ -28,6 +29,7 @@ mod verdict; // What a plugin returned, checked.
 
 pub use cache::CacheCounts;
 pub use call::Report;
+pub use chain::Traced;
 pub use compiler::{COMPILE_SUBCOMMAND, Compiler, compile_for_parent};
 pub use error::{Error, Refusal};
 pub use fixture::{Fixture, Given, Trial};

@@ -10,17 +10,17 @@ use wasmtime::Engine;
 
 use super::Error;
 use super::call::{self, Report};
+use super::chain::{self, After};
 use super::engine::Ticker;
 use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
 use super::threads::Threads;
-use super::verdict::{Fault, Verdict};
 use crate::breaker::{Change, Pass};
 use crate::delivery::{NoteKind, PluginFaultKind, PluginNote};
 use crate::event::Event;
 use crate::metrics::Metrics;
-use crate::route::{OnError, PluginMode};
+use crate::route::PluginMode;
 
 /// A job that waited longer is not run: its caller parks the work, and the queue gets short again.
 const WAITED_MAX: Duration = Duration::from_secs(1);
@@ -284,31 +284,11 @@ impl Scheduler {
         if let Some(pass) = pass {
             self.tell_breaker(pass, &name, &report);
         }
-        if is_shadow {
-            job.note(&name, NoteKind::Shadow, describe(&report.verdict));
-            return job.go_on();
-        }
-        match report.verdict {
-            Ok(Verdict::Pass) => {}
-            Ok(Verdict::Replace(event)) => {
-                if event != job.event {
-                    job.event = event;
-                    job.changed = true;
-                }
-            }
-            Ok(Verdict::Send(request)) => return job.end(ChainEnd::Send(request), Step::Ended),
-            Ok(Verdict::Drop(reason)) => return job.end(ChainEnd::Dropped { plugin: name, reason }, Step::Ended),
-            Ok(Verdict::DeadLetter(reason)) => {
-                return job.end(ChainEnd::DeadLetter { plugin: name, reason }, Step::Ended);
-            }
-            Err(fault) => match link.on_error {
-                OnError::PassThrough => job.note(&name, NoteKind::PassedThrough, describe(&Err(fault))),
-                OnError::Retry | OnError::DeadLetter => {
-                    let Fault { kind, detail, retryable } = fault;
-                    let retryable = retryable && link.on_error == OnError::Retry;
-                    return job.end(ChainEnd::Fault { plugin: name, kind, detail, retryable }, Step::Ended);
-                }
-            },
+        match chain::after(&link, &job.event, report.verdict) {
+            After::Unchanged => {}
+            After::Changed(event) => (job.event, job.changed) = (event, true),
+            After::Noted(kind, detail) => job.note(&name, kind, detail),
+            After::End(end) => return job.end(end, Step::Ended),
         }
         job.go_on()
     }
@@ -336,16 +316,6 @@ impl Scheduler {
     fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
         let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
         called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"))
-    }
-}
-
-/// A verdict or fault in a few words, without what it would send.
-fn describe(verdict: &Result<Verdict, Fault>) -> String {
-    match verdict {
-        Ok(Verdict::Drop(reason)) => format!("drop: {reason}"),
-        Ok(Verdict::DeadLetter(reason)) => format!("dead-letter: {reason}"),
-        Ok(verdict @ (Verdict::Pass | Verdict::Replace(_) | Verdict::Send(_))) => verdict.as_str().to_owned(),
-        Err(fault) => format!("{}: {}", fault.kind.as_str(), fault.detail),
     }
 }
 

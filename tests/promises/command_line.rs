@@ -1,4 +1,5 @@
 //! What an operator can ask and do at the terminal, each command through the built program with real servers.
 
+mod backtest; // What a change would have done.
 mod manual; // Completions and man pages.
 mod send; // Events from a file to a source.

@@ -34,6 +34,9 @@ pub struct EventsQuery {
     /// Where to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// With what they say: see [`whole`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub payload: bool,
 }
 
 /// A page of events.
@@ -41,6 +44,15 @@ pub struct EventsQuery {
 pub struct EventsPage {
     /// The events.
     pub events: Vec<EventSummary>,
+    /// Where to go on; null at the end. A page may be empty and still not be the last.
+    pub cursor: Option<String>,
+}
+
+/// A page of events with what they say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WholePage {
+    /// The events.
+    pub events: Vec<EventView>,
     /// Where to go on; null at the end. A page may be empty and still not be the last.
     pub cursor: Option<String>,
 }
@@ -75,13 +87,8 @@ pub(in crate::admin) fn type_filter(pattern: Option<&str>) -> Result<impl Fn(&st
 pub async fn list(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Result<EventsPage, Error> {
     let limit = limit_of(query.limit)?;
     let scan = span(query.since.as_deref(), query.until.as_deref(), now, Order::NewestFirst)?;
-    let fits_type = type_filter(query.event_type.as_deref())?;
+    let wanted = filter(query)?;
     let cursor = query.cursor.as_deref().map(str::parse).transpose()?;
-    let wanted = |event: &Event| {
-        fits_type(&event.event_type)
-            && query.source.as_ref().is_none_or(|source| *source == event.source)
-            && query.aggregate_id.as_ref().is_none_or(|id| *id == event.aggregate_id)
-    };
     let found = pages::find(
         |cursor, limits| store.scan_events(&scan, cursor, limits),
         cursor,
@@ -90,6 +97,30 @@ pub async fn list(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Res
     );
     let found = found.await?;
     Ok(EventsPage { events: found.items, cursor: found.next.map(|next| next.to_string()) })
+}
+
+/// A page of events with their payloads, newest first; there are fewer on it than `limit` where they are large.
+pub async fn whole(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Result<WholePage, Error> {
+    let limits = PageLimits::records(limit_of(query.limit)?);
+    let scan = span(query.since.as_deref(), query.until.as_deref(), now, Order::NewestFirst)?;
+    let wanted = filter(query)?;
+    let cursor = query.cursor.as_deref().map(str::parse).transpose()?;
+    let page = store.scan_events(&scan, cursor, limits).await?;
+    let events = page.items.iter().filter(|(_, event)| wanted(event));
+    Ok(WholePage {
+        events: events.map(|(position, event)| EventView::of(event, *position)).collect(),
+        cursor: page.next.map(|next| next.to_string()),
+    })
+}
+
+/// Whether an event is one that is asked for, but for its time.
+fn filter(query: &EventsQuery) -> Result<impl Fn(&Event) -> bool, Error> {
+    let fits_type = type_filter(query.event_type.as_deref())?;
+    Ok(move |event: &Event| {
+        fits_type(&event.event_type)
+            && query.source.as_ref().is_none_or(|source| *source == event.source)
+            && query.aggregate_id.as_ref().is_none_or(|id| *id == event.aggregate_id)
+    })
 }
 
 /// One event by its id; its source may be left out when only one has the id.

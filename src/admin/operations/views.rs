@@ -103,6 +103,24 @@ impl EventView {
     }
 }
 
+impl EventView {
+    /// The event; its trace context is not shown, so it has none.
+    pub fn into_event(self) -> Event {
+        Event {
+            id: self.id,
+            source: self.source,
+            event_type: self.event_type,
+            aggregate_type: self.aggregate_type,
+            aggregate_id: self.aggregate_id,
+            occurred_at: self.occurred_at,
+            accepted_at: self.accepted_at.0,
+            payload: self.payload.get().to_owned().into(),
+            metadata: self.metadata.get().to_owned().into(),
+            traceparent: String::new(),
+        }
+    }
+}
+
 /// What a delivery or a dead letter knows of its event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::diff::diff;
 use super::sandbox::{self, Counting, Limits};
 use super::{COMPONENT, language, print_json, units};
+use crate::cli::diff::diff;
 use crate::cli::{Error, runtime};
 use crate::config::PluginSpec;
 use crate::plugin::{Fixture, Given, LogLine, Plugin, PluginHost, Trial, rehearsal};
