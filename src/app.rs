@@ -349,7 +349,7 @@ fn not_ready(closure: accept::Closure) -> String {
 
 /// A config as one generation, for what asks without a router.
 pub async fn generation(config: &Config, plugins: &PluginHost) -> Result<Snapshot, Error> {
-    load::load(config, plugins, &Snapshot::default()).await
+    Ok(load::load(config, plugins, &Snapshot::default()).await?.snapshot)
 }
 
 /// Opens the config's store.

@@ -142,8 +142,8 @@ async fn a_plugin_whose_fixtures_do_not_hold_does_not_replace_the_one_in_use() {
 async fn serve_does_not_start_with_a_plugin_whose_fixtures_do_not_hold() {
     for (keys, folder, place, starts) in [
         ("", "fixtures", "branchline.toml:", true), // Beside another file than `plugin.wasm` it may be anybody's.
-        ("", "greeter/fixtures", "branchline.toml:21:8", false),
-        ("fixtures = \"KEPT\"", "kept", "branchline.toml:23:12", false),
+        ("", "greeter/fixtures", "path = ", false),
+        ("fixtures = \"KEPT\"", "kept", "fixtures = ", false),
         ("fixtures = \"KEPT\"", "greeter/fixtures", "can't read the fixtures in", false),
         ("fixtures = \"\"", "greeter/fixtures", "", true),
     ] {
@@ -159,7 +159,17 @@ async fn serve_does_not_start_with_a_plugin_whose_fixtures_do_not_hold() {
         let status = case.router.ended().await;
         let log = case.router.log();
         assert_eq!(status.code(), Some(78), "{keys} {folder}: {log}");
-        assert!(log.contains(place), "{keys} {folder}: `{place}` is not in\n{log}");
+        // A key is shown as the file's place of it; what stands before the plugin's table is not this test's.
+        let place = match place.ends_with("= ") {
+            true => {
+                let text = std::fs::read_to_string(case.router.folder().join("branchline.toml")).unwrap();
+                let table = text.lines().position(|line| line == "[plugins.p]").unwrap();
+                let line = table + text.lines().skip(table).position(|line| line.starts_with(place)).unwrap() + 1;
+                format!("branchline.toml:{line}:{}", place.len() + 1)
+            }
+            false => place.to_owned(),
+        };
+        assert!(log.contains(&place), "{keys} {folder}: `{place}` is not in\n{log}");
     }
 }
 

@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use crate::app;
 use crate::cli::Error;
-use crate::config::{Config, Places, PluginFixtures, PluginSpec};
+use crate::config::{Config, PluginFixtures, PluginSpec};
 use crate::delivery::{PluginFaultKind, Request};
 use crate::dispatch::Snapshot;
 use crate::event::Event;
+use crate::filter::{Condition, Match};
 use crate::plugin::{ChainEnd, PluginHost};
+use crate::route::Subscription;
 use crate::send::body_for;
 
 /// What is to be otherwise than the config says.
@@ -53,19 +55,31 @@ pub struct Version {
     snapshot: Option<Snapshot>,
 }
 
-/// The config with nothing but this subscription and what it needs, changed; `None` when it has no such subscription.
+/// The config with nothing but this subscription and what it needs, changed; `None` when it has no such subscription. What
+/// is left stands where it stood, so that a fault is shown at its place.
 pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<Config>, Error> {
     let mut config = config.clone();
+    let is_it = |subscription: &Arc<Subscription>| *subscription.name == *name;
+    let mut found = None;
     for route in &mut config.routes {
-        route.subscriptions.retain(|subscription| *subscription.name == *name);
+        let Some(number) = route.subscriptions.iter().position(is_it) else {
+            route.subscriptions.clear();
+            continue;
+        };
+        route.subscriptions.truncate(number + 1);
+        for other in &mut route.subscriptions[..number] {
+            *other = Arc::new(Subscription { plugins: Vec::new(), ..Subscription::clone(other) });
+        }
+        found = Some(route);
     }
-    config.routes.retain(|route| !route.subscriptions.is_empty());
-    // What is left stands elsewhere than in the file.
-    config.places = Places::default();
-    let Some(route) = config.routes.first_mut() else { return Ok(None) };
-    let uses: Vec<_> = route.subscriptions[0].plugins.iter().map(|plugin| Arc::clone(&plugin.plugin)).collect();
+    let Some(route) = found else { return Ok(None) };
+    let own = route.subscriptions.last().map_or(&[][..], |subscription| &subscription.plugins);
+    let uses: Vec<_> = own.iter().map(|plugin| Arc::clone(&plugin.plugin)).collect();
     if let Some(condition) = change.condition {
-        route.condition = Some(condition.to_owned()).filter(|condition| !condition.trim().is_empty());
+        // Here, since it stands in no file.
+        let condition = Some(condition).filter(|condition| !condition.trim().is_empty());
+        condition.map(Condition::compile).transpose().map_err(|error| Error::Config(format!("`--where`: {error}")))?;
+        route.condition = condition.map(str::to_owned);
     }
     config.plugins.retain(|spec| uses.contains(&spec.name));
     let replaced = change.plugin.map(|text| replacement(text, &uses)).transpose().map_err(Error::Failed)?;
@@ -117,8 +131,8 @@ impl Version {
     pub async fn decide(&self, event: &Arc<Event>) -> Decided {
         let unmatched = Decided { decision: Decision::Unmatched, plugins_took: None };
         let Some(snapshot) = &self.snapshot else { return unmatched };
-        // There is one subscription in it.
-        let is_wanted = snapshot.routes.matches(event).iter().any(|found| found.filtered.is_none());
+        let is_it = |found: &Match| found.filtered.is_none() && found.subscription.name == self.name;
+        let is_wanted = snapshot.routes.matches(event).iter().any(is_it);
         let Some(consumer) = snapshot.consumer(&self.name).filter(|_| is_wanted) else { return unmatched };
         let format = consumer.endpoint.endpoint.format;
         let Some(chain) = &consumer.chain else {
