@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderName, HeaderValue};
-use serde_json::value::RawValue;
 
 use super::bindings::branchline::plugin::types;
+use super::decodable::Decodable;
 use super::text::tame;
 use crate::delivery::{PluginFaultKind, Request};
 use crate::event::Event;
@@ -178,8 +178,8 @@ fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String>
 }
 
 fn json(name: &str, text: String) -> Result<ByteString, String> {
-    match serde_json::from_str::<&RawValue>(&text) {
-        Ok(_) => Ok(text.into()),
+    match serde_json::from_str(&text) {
+        Ok(Decodable) => Ok(text.into()),
         Err(error) => Err(format!(
             "`replace` gave a `{name}` that is not JSON, at line {} column {}",
             error.line(),
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(*same, event);
 
         type Change = fn(&mut types::EventResult);
-        let refused: [(&str, Change); 9] = [
+        let refused: [(&str, Change); 10] = [
             ("`id`", |new| new.id = "evt_2".into()),
             ("`event-type`", |new| new.event_type = "order..created".into()),
             ("`event-type`", |new| new.event_type = "order created".into()),
@@ -295,6 +295,7 @@ mod tests {
             ("`aggregate-id`", |new| new.aggregate_id = "a\nb".into()),
             ("`occurred-at`", |new| new.occurred_at = "yesterday".into()),
             ("`payload` that is not JSON, at line 1 column 7", |new| new.payload = "{\"a\": }".into()),
+            ("`payload` that is not JSON", |new| new.payload = r#"["\ud800"]"#.into()),
             ("`metadata` that is not a JSON object", |new| new.metadata = "[]".into()),
             ("`metadata` that is not JSON", |new| new.metadata = String::new()),
         ];
