@@ -145,7 +145,7 @@ impl Router {
         let reloader = Arc::new(Reloader::new(
             path,
             config,
-            plugins,
+            Arc::clone(&plugins),
             Arc::clone(&snapshot),
             Arc::clone(&intake),
             Arc::clone(&store),
@@ -179,6 +179,11 @@ impl Router {
             config_status: {
                 let reloader = Arc::clone(&reloader);
                 Box::new(move || json(&reloader.status()))
+            },
+            plugins,
+            read_event: {
+                let intake = Arc::clone(&intake);
+                Box::new(move |text, source, now| intake.read_event(text, source, now))
             },
             schedule_changed: {
                 let dispatcher = Arc::clone(&dispatcher);

@@ -126,6 +126,7 @@
 //! * A new outcome or reason: `delivery.rs`; the compiler shows every `match`.
 //! * When a retry comes: `settle/mod.rs`. Who may go to an endpoint: `dispatch/passage.rs`, `dispatch/gate.rs`.
 //! * What operators can ask and do: `admin/operations/`; its path: `admin/route.rs`.
+//! * Why an event went where it went: `admin/explain/`, over `filter/explain.rs` and `plugin/chain.rs`.
 //! * A config key: `config/`, and `config/schema.json`, which a test compares with it. A metric: `metrics.rs`. A kind of refusal: `accept/refusal.rs`.
 //! * What a record holds: `store/record.rs`; add keys, never change one; then walk old reader/new data and back.
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.

@@ -97,6 +97,11 @@ impl Intake {
         self.sources.replace(sources);
     }
 
+    /// The names of the sources in use.
+    pub(super) fn source_names(&self) -> Vec<Arc<str>> {
+        self.sources.now().values().map(|way| Arc::clone(&way.source.name)).collect()
+    }
+
     /// Whether events are taken at all.
     pub fn gate(&self) -> &Gate {
         &self.gate

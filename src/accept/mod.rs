@@ -19,6 +19,7 @@ mod intake; // One request → one answer.
 mod json; // Strict JSON without building values.
 mod listener; // Connections, with limits.
 mod media_type; // What a body is said to be.
+mod reading; // One envelope outside of any request.
 mod refusal; // Every answer that is no success.
 mod socket; // A connection's bytes: watched, and never waiting for ever.
 mod sources; // The ways in, by path.
@@ -28,6 +29,7 @@ mod unreadable; // What hyper refuses by itself.
 pub use gate::{Closure, Gate};
 pub use intake::Intake;
 pub use listener::Listener;
+pub use reading::read_event;
 
 /// Why the listener can't do its work.
 #[derive(Debug, thiserror::Error)]

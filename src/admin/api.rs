@@ -1,5 +1,6 @@
 //! What operators ask over HTTP: from a request to one of the operations, and back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::State;
 use super::answers::{self, Answer, json_answer, problem};
+use super::explain::{self, Question};
 use super::operations::{self, Caller, audit, dead_letters, deliveries, events, replay, stats};
 use super::route::Operation;
 
@@ -92,6 +94,21 @@ impl State {
             Operation::Event(id) => {
                 let EventQuery { source } = read_query(query)?;
                 json_answer(&events::one(store, &id, source.as_deref()).await?)
+            }
+            Operation::Explain(id) => {
+                let (snapshot, question) = (self.snapshot.load_full(), read_query(query)?);
+                json_answer(&explain::explain_stored(store, &snapshot, &self.plugins, &id, &question, now).await?)
+            }
+            Operation::ExplainGiven => {
+                let question: Question = read_query(query)?;
+                let body = read_body(body).await?;
+                let text = std::str::from_utf8(&body);
+                let text = text.map_err(|_| operations::Error::Invalid("the body is not UTF-8".to_owned()))?;
+                let event = (self.read_event)(text, question.source.as_deref(), now);
+                let event = event.map_err(operations::Error::Invalid)?;
+                let (snapshot, event) = (self.snapshot.load_full(), Arc::new(event));
+                let explained = explain::explain(&snapshot, &self.plugins, &event, None, &question, now);
+                json_answer(&explained.await)
             }
             Operation::DeadLetters => json_answer(&dead_letters::list(store, &read_query(query)?, now).await?),
             Operation::DeadLetter(id) => json_answer(&dead_letters::one(store, &id).await?),

@@ -6,6 +6,7 @@
 mod answers; // JSON, text, problem documents.
 mod api; // From a request to an operation, and back.
 mod endpoints; // Endpoints: held and released.
+pub mod explain; // Why an event went where it went.
 pub mod operations; // What an operator can ask and do.
 mod route; // Which path is what.
 mod site; // Posts that a web page makes.
@@ -32,10 +33,12 @@ use self::answers::{Answer, json_answer, problem, text};
 use self::operations::{Caller, audit};
 use self::route::Route;
 use crate::addresses::Addresses;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::dispatch::Snapshot;
+use crate::event::Event;
 use crate::metrics::Metrics;
+use crate::plugin::PluginHost;
 use crate::secret::Secret;
 use crate::store::{MarkKind, Store};
 use crate::tls::Identity;
@@ -72,6 +75,10 @@ pub struct State {
     pub reload: Box<dyn Fn() -> Reloading + Send + Sync>,
     /// Which generation of the config is in use.
     pub config_status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The sandbox, in which an explanation runs plugins.
+    pub plugins: Arc<PluginHost>,
+    /// An envelope as the event that a source (the only one, unless it is named) would make of it; the error is for people.
+    pub read_event: ReadEvent,
     /// Tells that something in the schedule has become due.
     pub schedule_changed: Box<dyn Fn() + Send + Sync>,
 }
@@ -85,6 +92,9 @@ struct Visit {
     /// Places for those who watch.
     watchers: Arc<Semaphore>,
 }
+
+/// Makes an event of an envelope, without storing it.
+pub type ReadEvent = Box<dyn Fn(&str, Option<&str>, Timestamp) -> Result<Event, String> + Send + Sync>;
 
 /// A reload under way.
 pub type Reloading = Pin<Box<dyn Future<Output = (bool, serde_json::Value)> + Send>>;

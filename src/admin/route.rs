@@ -37,6 +37,8 @@ pub(super) enum Route {
 pub(super) enum Operation {
     Events,
     Event(String),
+    Explain(String),
+    ExplainGiven,
     DeadLetters,
     DeadLetter(DeliveryId),
     ReplayDeadLetter(DeliveryId),
@@ -94,6 +96,8 @@ impl Operation {
         Some(match *segments {
             ["events"] => Self::Events,
             ["events", id] => Self::Event(id.to_owned()),
+            ["events", id, "explain"] => Self::Explain(id.to_owned()),
+            ["explain"] => Self::ExplainGiven,
             ["dead-letters"] => Self::DeadLetters,
             ["dead-letters", id] => Self::DeadLetter(DeliveryId::from_stored(id)),
             ["dead-letters", id, "replay"] => Self::ReplayDeadLetter(DeliveryId::from_stored(id)),
@@ -109,8 +113,8 @@ impl Operation {
     fn method(&self) -> Method {
         match self {
             Self::Events | Self::Event(_) | Self::DeadLetters | Self::DeadLetter(_) => Method::GET,
-            Self::Deliveries | Self::Audit | Self::Stats => Method::GET,
-            Self::ReplayDeadLetter(_) | Self::DiscardDeadLetter(_) | Self::Replay => Method::POST,
+            Self::Explain(_) | Self::Deliveries | Self::Audit | Self::Stats => Method::GET,
+            Self::ExplainGiven | Self::ReplayDeadLetter(_) | Self::DiscardDeadLetter(_) | Self::Replay => Method::POST,
         }
     }
 }

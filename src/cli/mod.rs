@@ -3,19 +3,27 @@
 mod backtest; // What a change would have done to stored events.
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod check; // What is wrong with a config.
+mod dead_letters; // What was given up.
 mod demo; // Everything on one machine, nothing to install.
 mod diff; // What differs, line by line.
+mod door; // The way to a running router, or to the store of one that does not run.
+mod events; // What was accepted, and what became of it.
+mod explain; // Why an event went where it went.
 mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
 mod manual; // Completions and man pages.
+mod outcome; // Outcomes and attempts in words.
 mod plugin; // From an empty folder to a plugin that a router runs.
+mod replay; // Deliveries made again.
 mod send; // Events from a file to a source.
 mod serve; // The router.
 mod signals; // SIGTERM and SIGINT.
+mod tail; // What happens, as it happens.
 mod terminal; // Columns, colours, progress.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -49,6 +57,18 @@ enum Command {
     Send(send::Options),
     /// See what another plugin, condition or config would have made of stored events; nothing is sent.
     Backtest(backtest::Options),
+    /// Say why each subscription gets an event or not, and what would be sent.
+    Explain(explain::Options),
+    /// List what was accepted, or show one event with what became of it.
+    #[command(subcommand)]
+    Events(events::Command),
+    /// List what was given up; show, replay or throw away one of it.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Make a selection of deliveries again.
+    Replay(replay::Options),
+    /// Watch events, attempts and outcomes as they happen.
+    Tail(tail::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
     /// Print the JSON Schema of the config, by which editors complete and check it.
@@ -109,6 +129,11 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
         Command::Backtest(options) => backtest::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Events(command) => events::run(&command),
+        Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Replay(options) => replay::run(&options),
+        Command::Tail(options) => tail::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Schema => {
             print!("{}", config::SCHEMA);
@@ -137,6 +162,22 @@ pub fn main() -> ExitCode {
 /// Where the router compiles plugins: in a child, which is this program again.
 fn compiler() -> Result<sandbox::Compiler, Error> {
     sandbox::Compiler::this_program().map_err(|error| Error::Failed(format!("this program's own file: {error}")))
+}
+
+/// The source of this name, or the config's only one.
+fn source<'config>(config: &'config config::Config, name: Option<&str>) -> Result<&'config Arc<config::Source>, Error> {
+    let names = || config.sources.iter().map(|source| format!("`{}`", source.name)).collect::<Vec<_>>().join(", ");
+    match (name, config.sources.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, []) => Err(Error::Failed("the config has no source".to_owned())),
+        (None, _) => {
+            Err(Error::Failed(format!("the config has several sources; say `--source` with one of {}", names())))
+        }
+        (Some(name), sources) => sources
+            .iter()
+            .find(|source| *source.name == *name)
+            .ok_or_else(|| Error::Failed(format!("the config has no source `{name}`; it has {}", names()))),
+    }
 }
 
 /// A tokio runtime for a command.

@@ -9,7 +9,7 @@ mod new; // A folder to begin with.
 pub(super) mod sandbox; // The router's sandbox, at the terminal.
 mod test; // Fixtures against a component.
 mod tools; // Compilers and package managers: found, fetched, run.
-pub mod units; // Times, sizes and counts for people.
+pub(super) mod units; // Times, sizes and counts for people.
 
 use clap::Subcommand;
 

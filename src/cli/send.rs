@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::http::{Answer, Client, NoAnswer, ProblemError};
 use super::terminal;
 use super::{Error, runtime};
-use crate::config::{Config, Source, SourceAuth};
+use crate::config::{Config, SourceAuth};
 use crate::secret::Secret;
 use answer::{Answered, Fate};
 use batch::Batch;
@@ -87,7 +86,7 @@ fn target(options: &Options) -> Result<(Uri, Option<Secret>), Error> {
         return Ok((uri, given));
     }
     let config = Config::load(&options.config)?;
-    let source = source(&config, options.source.as_deref())?;
+    let source = super::source(&config, options.source.as_deref())?;
     let mut address = config.ingest.listen;
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -99,21 +98,6 @@ fn target(options: &Options) -> Result<(Uri, Option<Secret>), Error> {
         SourceAuth::Bearer(keys) => keys.first().cloned(),
     });
     Ok((uri, key))
-}
-
-fn source<'config>(config: &'config Config, name: Option<&str>) -> Result<&'config Arc<Source>, Error> {
-    let names = || config.sources.iter().map(|source| format!("`{}`", source.name)).collect::<Vec<_>>().join(", ");
-    match (name, config.sources.as_slice()) {
-        (None, [only]) => Ok(only),
-        (None, []) => Err(Error::Failed("the config has no source; give `--url`".to_owned())),
-        (None, _) => {
-            Err(Error::Failed(format!("the config has several sources; say `--source` with one of {}", names())))
-        }
-        (Some(name), sources) => sources
-            .iter()
-            .find(|source| *source.name == *name)
-            .ok_or_else(|| Error::Failed(format!("the config has no source `{name}`; it has {}", names()))),
-    }
 }
 
 /// The input, and how long it is where that is known.

@@ -36,8 +36,8 @@ pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(En
 
 /// A compiled `where`.
 pub struct Condition {
-    program: Program,
-    text: Box<str>,
+    pub(super) program: Program,
+    pub(super) text: Box<str>,
     /// How deep its macros are nested; one that builds a list counts twice, since it may copy what it visits.
     nesting: u32,
     /// The longest list that stands in the expression itself.

@@ -4,6 +4,7 @@
 //! Pure: no clock, no state, no I/O. The payload is parsed only if a condition reads it, and then once.
 
 mod condition; // `where`: CEL over the event.
+mod explain; // Why an event fits a route or does not.
 mod foresight; // What is wrong with an expression whatever the event.
 #[cfg(test)]
 mod fuzz;
@@ -12,6 +13,7 @@ mod pattern; // Event-type patterns and their index.
 use std::sync::Arc;
 
 pub use condition::{Condition, ConditionError};
+pub use explain::{Field, Fit, Judged, Misfit};
 pub use foresight::constant;
 pub use pattern::{PatternError, TypePattern};
 
@@ -29,6 +31,7 @@ pub struct RouteTable {
 
 #[derive(Debug)]
 struct CompiledRoute {
+    patterns: Vec<TypePattern>,
     sources: Vec<Arc<str>>,
     condition: Option<Condition>,
     subscriptions: Vec<Arc<Subscription>>,
@@ -81,9 +84,13 @@ impl RouteTable {
         for route in routes {
             let mut fail = |fault| errors.push(RouteError { route: Arc::clone(&route.name), fault });
             let number = table.routes.len();
+            let mut patterns = Vec::with_capacity(route.patterns.len());
             for pattern in &route.patterns {
                 match TypePattern::parse(pattern) {
-                    Ok(parsed) => table.index.insert(&parsed, number),
+                    Ok(parsed) => {
+                        table.index.insert(&parsed, number);
+                        patterns.push(parsed);
+                    }
                     Err(error) => fail(RouteFault::Pattern { pattern: pattern.clone(), error }),
                 }
             }
@@ -95,6 +102,7 @@ impl RouteTable {
                 }
             };
             table.routes.push(CompiledRoute {
+                patterns,
                 sources: route.sources.clone(),
                 condition,
                 subscriptions: route.subscriptions.clone(),
@@ -119,7 +127,7 @@ impl RouteTable {
         let mut matches = Vec::with_capacity(candidates.0.len());
         for number in &candidates.0 {
             let route = &self.routes[*number];
-            if !route.sources.is_empty() && !route.sources.iter().any(|source| **source == *event.source) {
+            if !route.takes_from(&event.source) {
                 continue;
             }
             let filtered = route.condition.as_ref().and_then(|condition| condition.refuses(&variables));
@@ -140,6 +148,12 @@ impl RouteTable {
     }
 }
 
+impl CompiledRoute {
+    fn takes_from(&self, source: &str) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|own| **own == *source)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -149,7 +163,7 @@ mod tests {
     use crate::event;
     use crate::route::{OnError, RetrySchedule};
 
-    fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
+    pub(super) fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
         let endpoint = Arc::new(Endpoint {
             name: "endpoint".into(),
             url: EndpointUrl::parse("https://example.com/").unwrap(),

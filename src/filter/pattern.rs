@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use super::explain::Misfit;
+
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypePattern {
@@ -79,6 +81,39 @@ impl TypePattern {
             !other.open && other.segments.len() == self.segments.len()
         };
         lengths_fit && self.segments.iter().zip(&other.segments).all(fits)
+    }
+
+    /// The first segment in which it differs from an event type; `None` when it fits.
+    pub(super) fn misfit(&self, event_type: &str) -> Option<Misfit> {
+        let mut types = event_type.split('.');
+        for (number, own) in self.segments.iter().enumerate() {
+            let (own, saw) = match (own, types.next()) {
+                (Segment::Any, Some(_)) => continue,
+                (Segment::Exact(own), Some(saw)) if **own == *saw => continue,
+                (Segment::Any, None) => ("*", None),
+                (Segment::Exact(own), saw) => (&**own, saw),
+            };
+            return Some(self.misfit_at(number, Some(own), saw));
+        }
+        let rest = types.next().filter(|_| !self.open)?;
+        Some(self.misfit_at(self.segments.len(), None, Some(rest)))
+    }
+
+    fn misfit_at(&self, number: usize, wanted: Option<&str>, saw: Option<&str>) -> Misfit {
+        let (wanted, saw) = (wanted.map(str::to_owned), saw.map(str::to_owned));
+        Misfit { pattern: self.to_string(), segment: number + 1, wanted, saw }
+    }
+}
+
+impl std::fmt::Display for TypePattern {
+    /// As it was written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Exact(text) => &**text,
+            Segment::Any => "*",
+        });
+        let segments: Vec<_> = segments.chain(self.open.then_some("**")).collect();
+        f.write_str(&segments.join("."))
     }
 }
 
@@ -175,6 +210,9 @@ mod tests {
             ("*", "order.created", false),
         ] {
             assert_eq!(fits(pattern, event_type), expected, "{pattern} and {event_type}");
+            let parsed = TypePattern::parse(pattern).unwrap();
+            assert_eq!(parsed.misfit(event_type).is_none(), expected, "{pattern} and {event_type}, explained");
+            assert_eq!(parsed.to_string(), pattern);
         }
     }
 

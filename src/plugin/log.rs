@@ -29,6 +29,18 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// The word in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// A line that a plugin logged: at most 1 KiB, control characters escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {

@@ -51,6 +51,14 @@ impl Verdict {
             Self::DeadLetter(_) => "dead-letter",
         }
     }
+
+    /// The plugin's reason, where a verdict has one.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Drop(reason) | Self::DeadLetter(reason) => Some(reason),
+            Self::Pass | Self::Replace(_) | Self::Send(_) => None,
+        }
+    }
 }
 
 /// A call that gave no verdict.

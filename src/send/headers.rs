@@ -112,22 +112,28 @@ pub fn endpoint_may_set(name: &str) -> bool {
 }
 
 /// What the headers of one attempt are made from.
-pub(super) struct Heading<'a> {
+pub struct Heading<'a> {
+    /// Where to.
     pub endpoint: &'a Endpoint,
+    /// Which delivery.
     pub delivery: &'a DeliveryId,
+    /// Of which event.
     pub event: &'a EventHead,
+    /// For which subscription.
     pub subscription: &'a str,
+    /// Which attempt, from 1.
     pub number: u32,
     /// The machine's time, which receivers compare with theirs.
     pub at: Timestamp,
     /// The span of this attempt; never 0.
     pub span: u64,
+    /// What is sent.
     pub request: &'a Request,
 }
 
 impl Heading<'_> {
     /// All headers but the ones that frame the message.
-    pub(super) fn headers(&self) -> Result<HeaderMap, HeaderFault> {
+    pub fn headers(&self) -> Result<HeaderMap, HeaderFault> {
         let Self { endpoint, delivery, event, request, .. } = self;
         let mut headers = HeaderMap::with_capacity(OWN_HEADERS + request.headers.len() + endpoint.headers.len());
         for (name, value) in &request.headers {

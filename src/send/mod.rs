@@ -37,11 +37,12 @@ use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
 pub use body::body_for;
-pub use headers::{HeaderFault, PLUGIN_HEADER_BYTES_MAX, PLUGIN_HEADERS_MAX, check_plugin_headers, endpoint_may_set};
+pub use headers::{
+    HeaderFault, Heading, PLUGIN_HEADER_BYTES_MAX, PLUGIN_HEADERS_MAX, check_plugin_headers, endpoint_may_set,
+};
 pub use resolve::{Resolve, SystemResolver};
 
 use connect::{CONNECT_BOUND, Connector};
-use headers::Heading;
 use stream::Past;
 
 /// An idle connection is closed after this.

@@ -30,7 +30,7 @@ const EXCEPTIONS: [(&str, &str); 2] = [
 ];
 
 /// Outside crates that only some modules may know.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 16] = [
     ("anstream", &["src/cli"]),
     ("anstyle", &["src/cli"]),
     ("cel", &["src/filter"]),
@@ -43,6 +43,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     ("rusqlite", &["src/store/embedded"]),
     ("rustls", &["src/send", "src/tls.rs"]),
     ("tracing_subscriber", &["src/cli"]),
+    ("unicode_width", &["src/cli"]),
     ("wasmparser", &["src/plugin"]),
     ("wasmtime", &["src/plugin"]),
     ("wit_component", &["src/plugin"]),

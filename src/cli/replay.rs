@@ -1,0 +1,186 @@
+//! `branchline replay`: a selection of deliveries made again, in steps at a bounded rate. What is left is told when it is
+//! interrupted, and `--cursor` goes on from there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::door::{Door, Way};
+use super::signals::stop_on_signal;
+use super::terminal::{self, Columns, print_json};
+use super::{Error, runtime};
+use crate::admin::operations::pairs::Status;
+use crate::admin::operations::replay::{ReplayRequest, ReplayResult, ReplayStep, Selection};
+use crate::delivery::DeliveryId;
+
+/// How many deliveries one step makes again at most.
+const STEP_MAX: u32 = 100;
+
+/// What `branchline replay` can be told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Of these events.
+    event_ids: Vec<String>,
+    /// These dead letters, by the ids of their deliveries.
+    #[arg(long, value_name = "DELIVERY", num_args = 1.., conflicts_with = "event_ids")]
+    dead_letter: Vec<String>,
+    /// Of events accepted from then on: RFC 3339, or `24h` for a time ago.
+    #[arg(long)]
+    since: Option<String>,
+    /// Of events accepted before then.
+    #[arg(long)]
+    until: Option<String>,
+    /// Of events of this type; `order.*` and `order.**` as in routes.
+    #[arg(long = "type")]
+    event_type: Option<String>,
+    /// Of events of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// To this subscription.
+    #[arg(long, short)]
+    subscription: Option<String>,
+    /// That stand like this: `delivered`, `scheduled`, `filtered`, `dropped`, `dead-letter`, `discarded`, `unmatched`.
+    #[arg(long, value_parser = status)]
+    status: Option<Status>,
+    /// So many at most.
+    #[arg(long)]
+    limit: Option<u64>,
+    /// So many a second at most.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Also those that have succeeded or were thrown away.
+    #[arg(long)]
+    all: bool,
+    /// Through today's plugins, although the bytes of before are kept.
+    #[arg(long)]
+    rerun: bool,
+    /// Only count, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on where an earlier replay ended; the selection must be the same.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    way: Way,
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    serde_json::from_value(text.into()).map_err(|_| {
+        "must be `delivered`, `scheduled`, `filtered`, `dropped`, `dead-letter`, `discarded` or `unmatched`".to_owned()
+    })
+}
+
+/// What all steps did.
+#[derive(Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    matched: u64,
+    replayed: u64,
+    /// By subscription, how many were made again or would be.
+    subscriptions: BTreeMap<String, u64>,
+    /// By why, how many were left as they are.
+    skipped: BTreeMap<&'static str, u64>,
+    /// Where to go on; null when all is done.
+    cursor: Option<String>,
+}
+
+/// Replays.
+pub fn run(options: &Options) -> Result<(), Error> {
+    let stop = stop_on_signal()?;
+    let totals = runtime()?.block_on(async {
+        let door = Door::open(&options.way).await?;
+        let totals = replay(options, &door, &stop).await;
+        door.close().await?;
+        totals
+    })?;
+    if options.json {
+        print_json(&totals);
+    } else {
+        show(options, &totals);
+    }
+    if stop.is_cancelled() { Err(Error::Failed("interrupted".to_owned())) } else { Ok(()) }
+}
+
+async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Result<Totals, Error> {
+    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    let letters = some(&options.dead_letter);
+    let mut request = ReplayRequest {
+        selection: Selection {
+            event_ids: some(&options.event_ids),
+            dead_letters: letters.map(|ids| ids.iter().map(|id| DeliveryId::from_stored(id)).collect()),
+            since: options.since.clone(),
+            until: options.until.clone(),
+            event_type: options.event_type.clone(),
+            source: options.source.clone(),
+            subscription: options.subscription.clone(),
+            status: options.status,
+        },
+        all: options.all,
+        rerun: options.rerun,
+        dry_run: options.dry_run,
+        cursor: options.cursor.clone(),
+        limit: None,
+    };
+    let mut totals = Totals { cursor: options.cursor.clone(), ..Totals::default() };
+    let bar = terminal::counter();
+    loop {
+        let left = options.limit.map_or(u64::MAX, |limit| limit.saturating_sub(totals.matched));
+        if left == 0 || stop.is_cancelled() {
+            break;
+        }
+        let step = STEP_MAX.min(options.rate).min(u32::try_from(left).unwrap_or(u32::MAX));
+        request.limit = usize::try_from(step).ok();
+        request.cursor.clone_from(&totals.cursor);
+        let done = door.replay(&request).await?;
+        let made = u32::try_from(done.replayed).unwrap_or(u32::MAX);
+        totals.add(done);
+        bar.set_position(totals.matched);
+        if totals.cursor.is_none() {
+            break;
+        }
+        let pause = Duration::from_secs_f64(f64::from(made) / f64::from(options.rate));
+        tokio::select! { () = tokio::time::sleep(pause) => {} () = stop.cancelled() => {} }
+    }
+    bar.finish_and_clear();
+    Ok(totals)
+}
+
+impl Totals {
+    fn add(&mut self, step: ReplayStep) {
+        self.matched += step.matched as u64;
+        self.replayed += step.replayed as u64;
+        for (why, count) in step.skipped {
+            *self.skipped.entry(why.as_str()).or_default() += count as u64;
+        }
+        for delivery in step.deliveries {
+            match delivery.result {
+                ReplayResult::WouldReplay | ReplayResult::Scheduled | ReplayResult::Hastened => {
+                    *self.subscriptions.entry(delivery.subscription.to_string()).or_default() += 1;
+                }
+                ReplayResult::Skipped(_) => {}
+            }
+        }
+        self.cursor = step.cursor;
+    }
+}
+
+fn show(options: &Options, totals: &Totals) {
+    let what = if options.dry_run { "would be made again" } else { "are due now" };
+    let count = totals.subscriptions.values().sum::<u64>();
+    anstream::println!("{count} {} {what}", if count == 1 { "delivery" } else { "deliveries" });
+    let mut columns = Columns::indented(2);
+    for (subscription, count) in &totals.subscriptions {
+        columns.add([subscription.into(), count.into()]);
+    }
+    for (why, count) in &totals.skipped {
+        columns.add([format!("left as it is: {why}").into(), count.into()]);
+    }
+    anstream::print!("{columns}");
+    if let Some(cursor) = &totals.cursor {
+        anstream::println!("more: the same with --cursor {cursor}");
+    }
+}
