@@ -7,6 +7,7 @@ mod identities; // The listeners' certificates.
 mod lint; // What a config may say and probably does not mean.
 mod load; // A config as one generation that events can be walked by.
 mod reload; // Another generation in place of this one, or none.
+mod watch; // Has the config read anew when its files have changed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,9 +18,10 @@ use arc_swap::ArcSwap;
 pub use check::check;
 use identities::Identities;
 pub use reload::{Reloader, Status};
-use tokio::sync::watch;
+use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use watch::look;
 
 use crate::accept;
 use crate::admin;
@@ -80,7 +82,7 @@ pub struct Router {
     metrics: Metrics,
     backlog_events_max: u64,
     shutdown_grace: Duration,
-    accepting: (watch::Sender<bool>, JoinHandle<()>),
+    accepting: (channel::Sender<bool>, JoinHandle<()>),
     administering: (CancellationToken, JoinHandle<()>),
     dispatching: (CancellationToken, JoinHandle<bool>),
 }
@@ -90,7 +92,10 @@ impl Router {
     pub async fn start(path: &Path, config: &Config, compiler: Compiler, clock: Clock) -> Result<Self, Error> {
         let metrics = Metrics::default();
         let plugins = Arc::new(PluginHost::start_with(&config.sandbox, compiler, metrics.clone())?);
-        let load::Loaded { snapshot, warnings } = load::load(config, &plugins, &Snapshot::default()).await?;
+        // Before anything is read again: a change from here on is one.
+        let seen = look(path, &config.plugins.iter().map(|plugin| plugin.path.clone()).collect::<Vec<_>>());
+        let load::Loaded { snapshot, description, warnings } =
+            load::load(config, &plugins, &Snapshot::default()).await?;
         for warning in &warnings {
             tracing::warn!("{}", warning.line());
         }
@@ -103,13 +108,22 @@ impl Router {
         // Before the first attempt: what was paused stays paused.
         snapshot.apply_marks(&store.endpoint_marks().await?);
         store.remember_sources(&source_names(config)).await?;
-        Ok(Self::begin(path, config, clock, metrics, snapshot, plugins, sender, identities, ingest, admin, store))
+        let digest = description.digest();
+        let router = Self::begin(
+            path, config, digest, clock, metrics, snapshot, plugins, sender, identities, ingest, admin, store,
+        );
+        if config.admin.watch {
+            let stop = router.dispatching.0.clone();
+            tokio::spawn(watch::watch(Arc::clone(&router.reloader), seen, stop));
+        }
+        Ok(router)
     }
 
     #[expect(clippy::too_many_arguments, reason = "these are the stages; only this function joins them")]
     fn begin(
         path: &Path,
         config: &Config,
+        digest: String,
         clock: Clock,
         metrics: Metrics,
         snapshot: Snapshot,
@@ -137,7 +151,7 @@ impl Router {
         let (ingest_address, admin_address) = (ingest.local_addr(), admin.local_addr());
         let grace = config.delivery.shutdown_grace;
 
-        let (stop_accepting, accepting_stopped) = watch::channel(false);
+        let (stop_accepting, accepting_stopped) = channel::channel(false);
         let intake =
             Arc::new(accept::Intake::new(&config.ingest, &config.sources, Arc::clone(&store), metrics.clone(), clock));
         let accepting = tokio::spawn(ingest.serve(Arc::clone(&intake), accepting_stopped, grace));
@@ -145,6 +159,7 @@ impl Router {
         let reloader = Arc::new(Reloader::new(
             path,
             config,
+            digest,
             Arc::clone(&plugins),
             Arc::clone(&snapshot),
             Arc::clone(&intake),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::lint;
-use crate::config::{Config, Errors, Fault, Rule, Severity};
+use crate::config::{Config, Description, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{RouteError, RouteFault, RouteTable};
 use crate::plugin::{self, Chain, Plugin, PluginHost, Refusal};
@@ -12,6 +12,8 @@ use crate::plugin::{self, Chain, Plugin, PluginHost, Refusal};
 /// A generation, and what the operator should know of it.
 pub(super) struct Loaded {
     pub snapshot: Snapshot,
+    /// What the config says, and which components its plugins are.
+    pub description: Description,
     /// The reader's own warnings among them.
     pub warnings: Vec<Fault>,
 }
@@ -76,7 +78,15 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
         faults.sort_by(|a, b| a.place.cmp(&b.place));
         return Err(Errors { faults, warnings });
     }
-    Ok(Loaded { snapshot: Snapshot::new(before.generation + 1, routes, consumers), warnings })
+    let mut description = config.description.clone();
+    for (name, plugin) in &plugins {
+        description
+            .plugins
+            .entry(name.to_string())
+            .or_default()
+            .insert(Description::DIGEST.to_owned(), plugin.sha256());
+    }
+    Ok(Loaded { snapshot: Snapshot::new(before.generation + 1, routes, consumers), description, warnings })
 }
 
 fn route_fault(config: &Config, error: &RouteError) -> Fault {

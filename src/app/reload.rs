@@ -30,6 +30,8 @@ pub struct Reloader {
     fixed: Fixed,
     status: Mutex<Status>,
     one_at_a_time: tokio::sync::Mutex<()>,
+    /// The files of the plugins of the config that was read last, whether it is in use or not.
+    plugin_files: Mutex<Vec<PathBuf>>,
 }
 
 /// Which generation is in use, and what became of the last try to replace it.
@@ -38,6 +40,8 @@ pub struct Reloader {
 pub struct Status {
     /// Counts the generations of this process, from 1.
     pub generation: u64,
+    /// A digest of all that the config says, and of its plugins' components; that of another router with the same is the same.
+    pub digest: String,
     /// When it was loaded.
     pub loaded_at: Timestamp,
     /// Why the last reload was refused; absent when it was not.
@@ -75,6 +79,7 @@ impl Reloader {
     pub(super) fn new(
         path: &Path,
         config: &Config,
+        digest: String,
         plugins: Arc<PluginHost>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         intake: Arc<Intake>,
@@ -92,8 +97,9 @@ impl Reloader {
             identities,
             clock,
             fixed: Fixed::of(config),
-            status: Mutex::new(Status { generation, loaded_at: clock.now(), last_fault: None }),
+            status: Mutex::new(Status { generation, digest, loaded_at: clock.now(), last_fault: None }),
             one_at_a_time: tokio::sync::Mutex::default(),
+            plugin_files: Mutex::new(plugin_files(config)),
         }
     }
 
@@ -108,8 +114,8 @@ impl Reloader {
         let loaded = self.load().await;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match loaded {
-            Ok(generation) => {
-                *status = Status { generation, loaded_at: self.clock.now(), last_fault: None };
+            Ok((generation, digest)) => {
+                *status = Status { generation, digest, loaded_at: self.clock.now(), last_fault: None };
                 tracing::info!(generation, "config reloaded");
                 Ok(status.clone())
             }
@@ -121,13 +127,19 @@ impl Reloader {
         }
     }
 
-    async fn load(&self) -> Result<u64, String> {
+    /// The config's file or folder, and the files of its plugins.
+    pub(super) fn files(&self) -> (PathBuf, Vec<PathBuf>) {
+        (self.path.clone(), self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn load(&self) -> Result<(u64, String), String> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
+        *self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner) = plugin_files(&config);
         let before = self.snapshot.load_full();
         let loaded = load::load(&config, &self.plugins, &before).await;
-        let load::Loaded { snapshot, warnings } = loaded.map_err(|errors| errors.to_string())?;
+        let load::Loaded { snapshot, description, warnings } = loaded.map_err(|errors| errors.to_string())?;
         let credentials = self.identities.read_again().map_err(|error| error.to_string())?;
         for warning in &warnings {
             tracing::warn!("{}", warning.line());
@@ -152,6 +164,10 @@ impl Reloader {
         // Routes first: an event of a new source must never meet the old routes.
         self.snapshot.store(Arc::new(snapshot));
         self.intake.replace_sources(&config.sources);
-        Ok(generation)
+        Ok((generation, description.digest()))
     }
+}
+
+fn plugin_files(config: &Config) -> Vec<PathBuf> {
+    config.plugins.iter().map(|plugin| plugin.path.clone()).collect()
 }

@@ -9,6 +9,7 @@ use figment::Figment;
 use figment::providers::Serialized;
 use serde_json::{Map, Value};
 
+use super::description::Description;
 use super::document::{Document, child};
 use super::environment::{Environment, Setting};
 use super::excerpt::SourceFile;
@@ -115,8 +116,9 @@ fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> R
     let reading = Reading::new(&origins, environment);
     let config = read(reading.root(&values));
     reading.warn_of_near_misses();
+    let description = Description::of(&values, &reading.secrets());
     let warnings = reading.end()?;
-    Ok(Config { warnings, places: Places(Arc::new(origins)), ..config })
+    Ok(Config { warnings, description, places: Places(Arc::new(origins)), ..config })
 }
 
 /// Parses the files and joins them: tables by key, routes in order. What two files define is a fault.
@@ -244,6 +246,7 @@ pub(super) fn read(mut root: Table<'_>) -> Config {
         plugins,
         routes,
         warnings: Vec::new(),
+        description: Description::default(),
         places: Places(Arc::new(Origins::new(PathBuf::new()))),
     }
 }

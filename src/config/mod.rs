@@ -1,6 +1,7 @@
 //! Files and environment in, checked settings out. A `Config` that exists is valid: names resolve,
 //! URLs, patterns, durations and secrets are parsed. Nothing past this module sees a raw text of a file.
 
+mod description; // What a config says, to be shown and compared.
 mod document; // A file's text: its values, and where each stands.
 mod endpoints; // `[endpoints.NAME]`.
 mod environment; // Variables that set keys or hold secrets.
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use description::{Description, Keys};
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
 pub use schema::SCHEMA;
@@ -66,6 +68,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is allowed but worth telling the operator.
     pub warnings: Vec<Fault>,
+    /// What it says.
+    pub description: Description,
     /// Where each key came from: see [`Config::fault`].
     pub places: Places,
 }
@@ -116,6 +120,8 @@ pub struct Admin {
     pub tokens: Vec<Secret>,
     /// `[admin.tls]`: without it the listener speaks plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// `watch`, default false: whether a change of the config's files or of a plugin's is read by itself.
+    pub watch: bool,
 }
 
 /// `[ingest.tls]`, `[admin.tls]`: PEM files, read at start and again at a reload.

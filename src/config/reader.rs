@@ -28,6 +28,8 @@ pub(super) struct Reading<'a> {
     pub environment: &'a Environment,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
+    /// The whole keys whose values, and what is in them, no message may show.
+    secrets: RefCell<BTreeSet<String>>,
     /// The whole keys that some table was asked for.
     known: RefCell<BTreeSet<String>>,
 }
@@ -60,6 +62,7 @@ impl<'a> Reading<'a> {
             environment,
             faults: RefCell::default(),
             warnings: RefCell::default(),
+            secrets: RefCell::default(),
             known: RefCell::default(),
         }
     }
@@ -108,6 +111,11 @@ impl<'a> Reading<'a> {
         self.known.borrow().clone()
     }
 
+    /// The whole keys whose values may be secret.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        self.secrets.borrow().clone()
+    }
+
     /// All that was found: the warnings, or the faults in the order of their places.
     pub fn end(self) -> Result<Vec<Fault>, Errors> {
         let (mut faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
@@ -130,6 +138,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key that no message may show.
     pub fn find_secret(&mut self, name: &'static str) -> Option<Entry<'a>> {
+        self.reading.secrets.borrow_mut().insert(child(&self.key, name));
         self.find(name).map(|entry| Entry { secret: true, ..entry })
     }
 
@@ -144,6 +153,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key that must be there and that no message may show.
     pub fn require_secret(&mut self, name: &'static str, meaning: &str) -> Option<Entry<'a>> {
+        self.reading.secrets.borrow_mut().insert(child(&self.key, name));
         self.require(name, meaning).map(|entry| Entry { secret: true, ..entry })
     }
 

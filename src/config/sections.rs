@@ -62,8 +62,9 @@ pub(super) fn admin(mut table: Table<'_>) -> Admin {
         table.reading.fault("admin.tokens", super::origins::Part::Secret, message, None);
     }
     let tls = tls(&mut table);
+    let watch = table.find("watch").and_then(|entry| entry.flag()).unwrap_or(false);
     table.end();
-    Admin { listen, tokens, tls }
+    Admin { listen, tokens, tls, watch }
 }
 
 fn tls(table: &mut Table<'_>) -> Option<TlsFiles> {

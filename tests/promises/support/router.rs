@@ -75,7 +75,8 @@ impl RouterProcess {
         self.write_sections(of_ingest, of_admin, "");
     }
 
-    fn write_sections(&self, of_ingest: &str, of_admin: &str, rest: &str) {
+    /// Writes the config anew with all that may be added.
+    pub fn write_sections(&self, of_ingest: &str, of_admin: &str, rest: &str) {
         let Self { ingest, admin, store, admin_tokens, log_level, .. } = self;
         // No line more than before where there is nothing to add: tests name lines.
         let more = |keys: &str| if keys.is_empty() { String::new() } else { format!("\n{keys}") };

@@ -1,0 +1,116 @@
+//! A reload takes the place of a config as a whole: under load no event is lost, repeated, or matched against a mixture of two.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::support::eventually;
+use crate::support::receiver::Receiver;
+use crate::support::router::RouterProcess;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PRODUCERS: usize = 8;
+const EVENTS_OF_A_PRODUCER: usize = 150;
+const RELOADS: usize = 12;
+/// A key of `[admin]`.
+const WATCH: &str = "watch = true";
+
+/// Two routes with two subscriptions each; one of them takes the events. Both are there in both configs, so that what waits
+/// over a reload still has its subscription.
+fn config(receiver: &Receiver, taken_by: char) -> String {
+    let mut text = format!(
+        "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n[endpoints.x]\nurl = \"{}\"\nmax_in_flight = 1000\n",
+        receiver.url("/x")
+    );
+    for name in ['a', 'b'] {
+        let events = if name == taken_by { "load.*" } else { "never.*" };
+        text.push_str(&format!(
+            "[[routes]]\nname = \"{name}\"\nevents = [\"{events}\"]\nsubscriptions = [{{ name = \"{name}1\", endpoint = \"x\" }}, \
+             {{ name = \"{name}2\", endpoint = \"x\" }}]\n"
+        ));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_no_event_is_lost_repeated_or_matched_against_a_mixture() {
+    let receiver = Receiver::start().await;
+    let mut router = RouterProcess::new("file:{folder}/data", &config(&receiver, 'a'));
+    router.start().await;
+    let router = Arc::new(router);
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let router = Arc::clone(&router);
+            tokio::spawn(async move {
+                for number in 0..EVENTS_OF_A_PRODUCER {
+                    let event = format!(r#"{{"id":"evt_{producer}_{number}","eventType":"load.made","payload":1}}"#);
+                    let (status, answer) = router.post("application/json", event).await.unwrap();
+                    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+                }
+            })
+        })
+        .collect();
+    let mut digests = Vec::new();
+    for reload in 0..RELOADS {
+        router.write_config(&config(&receiver, if reload % 2 == 0 { 'b' } else { 'a' }));
+        let (status, answer) = router.post_admin("/api/v1/reload").await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let status: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(status["generation"], reload + 2, "{status}");
+        digests.push(status["digest"].as_str().unwrap().to_owned());
+    }
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    assert!(digests[0] != digests[1] && digests[0] == digests[2], "the digest is that of what the config says");
+
+    let events = PRODUCERS * EVENTS_OF_A_PRODUCER;
+    eventually("everything arrives", PATIENCE, async || (receiver.count("/x") >= 2 * events).then_some(())).await;
+    let mut by_event: HashMap<String, Vec<String>> = HashMap::new();
+    for received in receiver.received("/x") {
+        let subscription = received.header("branchline-subscription").to_owned();
+        by_event.entry(received.header("branchline-event").to_owned()).or_default().push(subscription);
+    }
+    assert_eq!(by_event.len(), events, "none is lost");
+    let mut taken_by = HashMap::new();
+    for (event, mut subscriptions) in by_event {
+        subscriptions.sort();
+        assert!(subscriptions == ["a1", "a2"] || subscriptions == ["b1", "b2"], "{event}: {subscriptions:?}");
+        *taken_by.entry(subscriptions[0].clone()).or_insert(0) += 1;
+    }
+    assert_eq!(taken_by.len(), 2, "the reloads fell into the load: {taken_by:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_files_is_read_by_itself_where_that_is_asked_for() {
+    let receiver = Receiver::start().await;
+    let watching = |path: &str| {
+        format!(
+            "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n[endpoints.x]\nurl = \"{}\"\n[[routes]]\nname = \"r\"\nevents = [\"**\"]\n\
+             subscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n",
+            receiver.url(path)
+        )
+    };
+    let mut router = RouterProcess::new("file:{folder}/data", &watching("/first"));
+    router.write_sections("", WATCH, &watching("/first"));
+    router.start().await;
+    router.write_sections("", WATCH, &watching("/the-second"));
+    let generation = async |wanted: &str| {
+        eventually("the change is read", PATIENCE, async || {
+            let (_, shown) = router.get("/api/v1/config").await?;
+            shown.contains(wanted).then_some(shown)
+        })
+        .await
+    };
+    generation("\"generation\":2").await;
+    let event = r#"{"id":"evt_1","eventType":"a.b","payload":1}"#;
+    assert_eq!(router.post("application/json", event).await.unwrap().0, StatusCode::ACCEPTED);
+    eventually("it goes to the new endpoint", PATIENCE, async || (receiver.count("/the-second") == 1).then_some(()))
+        .await;
+    // A bad one is seen, too, and told, and does not take its place.
+    router.write_sections("", WATCH, "[endpoint.x]\n");
+    let shown = generation("lastFault").await;
+    assert!(shown.contains("\"generation\":2"), "{shown}");
+}
