@@ -20,6 +20,8 @@ use crate::event::Event;
 const HANDED_OVER_SLACK_BYTES: usize = 64 << 10;
 /// Handles of resources; the contract has none.
 const HANDLES_MAX: usize = 16;
+/// How often a config is checked whose check runs past its deadline.
+const CONFIG_TRIES: u32 = 3;
 /// The longest text about a trap.
 const DETAIL_BYTES_MAX: usize = 400;
 
@@ -87,18 +89,24 @@ pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: 
 /// Calls `validate-config` of `plugin`, if it has one.
 pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str>) -> Result<(), String> {
     let Some(index) = &plugin.loaded.validate_config else { return Ok(()) };
-    let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
-    let (returned, _) = run(plugin, ticker, subject, |store| {
-        let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
-        store.data_mut().instantiated = true;
-        let (returned,) =
-            instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?.call(store, (config,))?;
-        Ok(returned)
-    });
-    match returned {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(text)) => Err(tame(&text, 1024)),
-        Err(fault) => Err(format!("the check of the config failed: {}", fault.detail)),
+    let mut tries = 1;
+    loop {
+        let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
+        let (returned, _) = run(plugin, ticker, subject, |store| {
+            let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
+            store.data_mut().instantiated = true;
+            let (returned,) = instance
+                .get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?
+                .call(store, (config,))?;
+            Ok(returned)
+        });
+        match returned {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(text)) => return Err(tame(&text, 1024)),
+            // On a busy machine that may not be the plugin's doing, and a config that is refused refuses a whole reload.
+            Err(fault) if fault.kind == PluginFaultKind::Deadline && tries < CONFIG_TRIES => tries += 1,
+            Err(fault) => return Err(format!("the check of the config failed: {}", fault.detail)),
+        }
     }
 }
 

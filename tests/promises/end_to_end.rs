@@ -58,6 +58,7 @@ max_in_flight = 64
 url = "{failing}"
 secret = {{ env = "TEST_SECRET" }}
 max_in_flight = 64
+breaker = "off"
 [plugins.slack]
 path = "{plugins}/slack.wasm"
 [[routes]]

@@ -50,6 +50,8 @@ async fn hundreds_of_dead_letters_are_replayed_once_each_while_some_fail_again(k
     let request = json!({"selection": selection, "limit": 17});
     assert_eq!(replay_all(&world, request.clone()).await, 300);
     world.given_up(100).await;
+    // A hundred may have failed while others are still on their way.
+    eventually("each has come again", PATIENCE, async || (world.receiver.count("/bad") >= 600).then_some(())).await;
     let counts = arrivals(&world, "/bad");
     assert_eq!(counts.len(), 300);
     assert!(counts.values().all(|count| *count == 2), "each was made again once: {counts:?}");
