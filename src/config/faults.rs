@@ -71,13 +71,11 @@ pub enum Rule {
     Twice,
     /// Retries that go on for longer than what they are about is kept.
     Retention,
-    /// An endpoint or the store that does not answer; looked at only when it is asked for.
-    Online,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Config,
         Self::Route,
         Self::Plugin,
@@ -86,7 +84,6 @@ impl Rule {
         Self::Unreachable,
         Self::Twice,
         Self::Retention,
-        Self::Online,
     ];
 
     /// The word for programs.
@@ -100,7 +97,6 @@ impl Rule {
             Self::Unreachable => "unreachable",
             Self::Twice => "twice",
             Self::Retention => "retention",
-            Self::Online => "online",
         }
     }
 }

@@ -116,7 +116,6 @@ fn description(rule: Rule) -> &'static str {
         Rule::Unreachable => "No event can reach it",
         Rule::Twice => "Another does the same",
         Rule::Retention => "Retries go on for longer than what they are about is kept",
-        Rule::Online => "An endpoint or the store does not answer",
     }
 }
 
