@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use check::check;
+pub use check::{Checked, check};
 use identities::Identities;
 pub use reload::{Reloader, Status};
 use tokio::sync::watch as channel;
@@ -26,7 +26,7 @@ use watch::look;
 use crate::accept;
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{self, Config, StoreUrl};
+use crate::config::{self, Config, Description, StoreUrl};
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Transport};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, PluginHost};
@@ -108,9 +108,19 @@ impl Router {
         // Before the first attempt: what was paused stays paused.
         snapshot.apply_marks(&store.endpoint_marks().await?);
         store.remember_sources(&source_names(config)).await?;
-        let digest = description.digest();
         let router = Self::begin(
-            path, config, digest, clock, metrics, snapshot, plugins, sender, identities, ingest, admin, store,
+            path,
+            config,
+            description,
+            clock,
+            metrics,
+            snapshot,
+            plugins,
+            sender,
+            identities,
+            ingest,
+            admin,
+            store,
         );
         if config.admin.watch {
             let stop = router.dispatching.0.clone();
@@ -123,7 +133,7 @@ impl Router {
     fn begin(
         path: &Path,
         config: &Config,
-        digest: String,
+        description: Description,
         clock: Clock,
         metrics: Metrics,
         snapshot: Snapshot,
@@ -159,7 +169,7 @@ impl Router {
         let reloader = Arc::new(Reloader::new(
             path,
             config,
-            digest,
+            description,
             Arc::clone(&plugins),
             Arc::clone(&snapshot),
             Arc::clone(&intake),
@@ -194,6 +204,10 @@ impl Router {
             config_status: {
                 let reloader = Arc::clone(&reloader);
                 Box::new(move || json(&reloader.status()))
+            },
+            compare: {
+                let reloader = Arc::clone(&reloader);
+                Box::new(move |prints| reloader.compare(prints))
             },
             plugins,
             read_event: {

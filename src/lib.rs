@@ -112,6 +112,10 @@
 //! **A reload.** The config is read, checked, its plugins loaded, every subscription's config validated and every plugin's fixtures run;
 //! then one snapshot replaces the other. Events that are being walked end on the snapshot they began with.
 //!
+//! **A config that somebody plans.** `branchline plan` checks it and sends its secrets as digests under a key drawn for this one question;
+//! the router answers with what its own config says, secrets as `***`, and which of them differ (`config/comparison.rs`). `cli/plan/` finds the changes and
+//! what follows, and asks what waits for the subscriptions they concern.
+//!
 //! **An event that somebody asks about.** `admin/operations/events.rs` finds it by its id in one of the sources that were ever
 //! configured, or, for an id the router made, by the time in it. `History::outcomes_of` reads what was recorded right after it
 //! and what the index of later outcomes points to; `pairs.rs` puts that together with what is still in the schedule.

@@ -58,6 +58,15 @@ impl From<operations::Error> for Fault {
     }
 }
 
+impl From<Fault> for Answer {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Operation(error) => answers::refused(&error),
+            Fault::Body(status, detail) => problem(status, &detail),
+        }
+    }
+}
+
 impl State {
     /// Carries out what is asked.
     pub(super) async fn operate(
@@ -69,8 +78,15 @@ impl State {
     ) -> Answer {
         match self.carry_out(operation, query, body, caller).await {
             Ok(answer) => answer,
-            Err(Fault::Operation(error)) => answers::refused(&error),
-            Err(Fault::Body(status, detail)) => problem(status, &detail),
+            Err(fault) => fault.into(),
+        }
+    }
+
+    /// What the config says, beside the secrets of whoever asks.
+    pub(super) async fn comparison(&self, body: Incoming) -> Answer {
+        match read_body(body).await.and_then(|body| read_json(&body)) {
+            Ok(prints) => json_answer(&(self.compare)(&prints)),
+            Err(fault) => fault.into(),
         }
     }
 

@@ -75,6 +75,8 @@ pub struct State {
     pub reload: Box<dyn Fn() -> Reloading + Send + Sync>,
     /// Which generation of the config is in use.
     pub config_status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What it says, and which secrets are others than those that whoever asks has.
+    pub compare: Box<dyn Fn(&config::SecretPrints) -> config::Comparison + Send + Sync>,
     /// The sandbox, in which an explanation runs plugins.
     pub plugins: Arc<PluginHost>,
     /// An envelope as the event that a source (the only one, unless it is named) would make of it; the error is for people.
@@ -227,6 +229,7 @@ impl State {
             Route::Pause(name) => self.pause(&caller, &name).await,
             Route::Resume(name) => self.release(&caller, &name, MarkKind::Paused).await,
             Route::Config => json_answer(&(self.config_status)()),
+            Route::Comparison => self.comparison(body).await,
             Route::Reload => self.reload(&caller).await,
             Route::Tail => match api::read_query(query) {
                 Ok(query) => tail::answer(self.metrics.tail(), query, &visit.watchers, visit.stop.clone()),

@@ -24,6 +24,8 @@ pub(super) enum Route {
     Resume(String),
     /// Which generation of the config is in use.
     Config,
+    /// What it says, for whoever has another config.
+    Comparison,
     /// Reads the config anew.
     Reload,
     /// What happens, as it happens.
@@ -69,6 +71,7 @@ impl Route {
             ["api", "v1", "endpoints", name, "pause"] => Self::Pause(name.to_owned()),
             ["api", "v1", "endpoints", name, "resume"] => Self::Resume(name.to_owned()),
             ["api", "v1", "config"] => Self::Config,
+            ["api", "v1", "config", "comparison"] => Self::Comparison,
             ["api", "v1", "reload"] => Self::Reload,
             ["api", "v1", "tail"] => Self::Tail,
             ["api", "v1", ref rest @ ..] => Self::Operation(Operation::of(rest)?),
@@ -80,7 +83,7 @@ impl Route {
     pub fn method(&self) -> Method {
         match self {
             Self::Healthz | Self::Readyz | Self::Metrics | Self::Endpoints | Self::Config | Self::Tail => Method::GET,
-            Self::Enable(_) | Self::Pause(_) | Self::Resume(_) | Self::Reload => Method::POST,
+            Self::Enable(_) | Self::Pause(_) | Self::Resume(_) | Self::Comparison | Self::Reload => Method::POST,
             Self::Operation(operation) => operation.method(),
         }
     }

@@ -2,15 +2,23 @@
 
 use super::identities::Identities;
 use super::{Error, load};
-use crate::config::{Config, Fault};
+use crate::config::{Config, Description, Fault};
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, PluginHost};
 
-/// Loads the config as a generation that nothing is walked by. Gives what is worth telling.
-pub async fn check(config: &Config, compiler: Compiler) -> Result<Vec<Fault>, Error> {
+/// A config in which nothing is wrong.
+pub struct Checked {
+    /// What it says, and which components its plugins are.
+    pub description: Description,
+    /// What is worth telling.
+    pub warnings: Vec<Fault>,
+}
+
+/// Loads the config as a generation that nothing is walked by.
+pub async fn check(config: &Config, compiler: Compiler) -> Result<Checked, Error> {
     let host = PluginHost::start_with(&config.sandbox, compiler, Metrics::default())?;
     let loaded = load::load(config, &host, &Snapshot::default()).await?;
     Identities::load(config)?;
-    Ok(loaded.warnings)
+    Ok(Checked { description: loaded.description, warnings: loaded.warnings })
 }

@@ -3,7 +3,7 @@
 //! Events that are being walked end on the generation they began with.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::identities::Identities;
 use super::{load, source_names};
 use crate::accept::Intake;
 use crate::clock::{Clock, Timestamp};
-use crate::config::Config;
+use crate::config::{Comparison, Config, Description, SecretPrints};
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
 use crate::store::Store;
@@ -28,10 +28,16 @@ pub struct Reloader {
     clock: Clock,
     /// What only a restart can change, as it was at start.
     fixed: Fixed,
-    status: Mutex<Status>,
+    in_use: Mutex<InUse>,
     one_at_a_time: tokio::sync::Mutex<()>,
     /// The files of the plugins of the config that was read last, whether it is in use or not.
     plugin_files: Mutex<Vec<PathBuf>>,
+}
+
+/// The config in use.
+struct InUse {
+    status: Status,
+    description: Description,
 }
 
 /// Which generation is in use, and what became of the last try to replace it.
@@ -40,7 +46,7 @@ pub struct Reloader {
 pub struct Status {
     /// Counts the generations of this process, from 1.
     pub generation: u64,
-    /// A digest of all that the config says, and of its plugins' components; that of another router with the same is the same.
+    /// A digest of all that the config says but its secrets, and of its plugins' components; that of another router with the same is the same.
     pub digest: String,
     /// When it was loaded.
     pub loaded_at: Timestamp,
@@ -74,12 +80,19 @@ impl Fixed {
     }
 }
 
+impl InUse {
+    fn new(generation: u64, description: Description, loaded_at: Timestamp) -> Self {
+        let status = Status { generation, digest: description.digest(), loaded_at, last_fault: None };
+        Self { status, description }
+    }
+}
+
 impl Reloader {
     #[expect(clippy::too_many_arguments, reason = "a reload concerns all of these")]
     pub(super) fn new(
         path: &Path,
         config: &Config,
-        digest: String,
+        description: Description,
         plugins: Arc<PluginHost>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         intake: Arc<Intake>,
@@ -97,7 +110,7 @@ impl Reloader {
             identities,
             clock,
             fixed: Fixed::of(config),
-            status: Mutex::new(Status { generation, digest, loaded_at: clock.now(), last_fault: None }),
+            in_use: Mutex::new(InUse::new(generation, description, clock.now())),
             one_at_a_time: tokio::sync::Mutex::default(),
             plugin_files: Mutex::new(plugin_files(config)),
         }
@@ -105,21 +118,34 @@ impl Reloader {
 
     /// Which generation is in use.
     pub fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.in_use().status.clone()
+    }
+
+    /// What the config in use says, and which secrets are others than in the config of whoever asks.
+    pub fn compare(&self, prints: &SecretPrints) -> Comparison {
+        let in_use = self.in_use();
+        let (generation, description) = (in_use.status.generation, in_use.description.clone());
+        drop(in_use);
+        Comparison { generation, differing: prints.differing(&description), description }
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, InUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads, checks and loads the config; replaces the generation in use, or leaves it and says why.
     pub async fn reload(&self) -> Result<Status, Status> {
         let _turn = self.one_at_a_time.lock().await;
         let loaded = self.load().await;
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.in_use();
         match loaded {
-            Ok((generation, digest)) => {
-                *status = Status { generation, digest, loaded_at: self.clock.now(), last_fault: None };
+            Ok((generation, description)) => {
+                *in_use = InUse::new(generation, description, self.clock.now());
                 tracing::info!(generation, "config reloaded");
-                Ok(status.clone())
+                Ok(in_use.status.clone())
             }
             Err(fault) => {
+                let status = &mut in_use.status;
                 tracing::error!(generation = status.generation, "config not reloaded, the one in use stays: {fault}");
                 status.last_fault = Some(fault);
                 Err(status.clone())
@@ -132,7 +158,7 @@ impl Reloader {
         (self.path.clone(), self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    async fn load(&self) -> Result<(u64, String), String> {
+    async fn load(&self) -> Result<(u64, Description), String> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
@@ -164,7 +190,7 @@ impl Reloader {
         // Routes first: an event of a new source must never meet the old routes.
         self.snapshot.store(Arc::new(snapshot));
         self.intake.replace_sources(&config.sources);
-        Ok((generation, description.digest()))
+        Ok((generation, description))
     }
 }
 

@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 /// What `serve` would find in a config that could be read.
 fn findings(config: &Config) -> Result<Vec<Fault>, Error> {
     match runtime()?.block_on(check(config, compiler()?)) {
-        Ok(warnings) => Ok(warnings),
+        Ok(checked) => Ok(checked.warnings),
         Err(app::Error::Invalid(errors)) => Ok(errors.faults.into_iter().chain(errors.warnings).collect()),
         Err(error) => Err(error.into()),
     }

@@ -15,12 +15,13 @@ use super::http::{Client, NoAnswer};
 use super::{Error, compiler};
 use crate::admin::explain::{Explanation, Question, explain_stored};
 use crate::admin::operations::dead_letters::{self, DeadLetterView, DeadLettersPage, DeadLettersQuery};
+use crate::admin::operations::deliveries::{self, DeliveriesList, DeliveriesQuery};
 use crate::admin::operations::events::{self, EventDetail, EventsPage, EventsQuery};
 use crate::admin::operations::replay::{self, ReplayRequest, ReplayStep, ReplayedDelivery};
 use crate::admin::operations::{self, Caller};
 use crate::app;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Comparison, Config, SecretPrints};
 use crate::delivery::DeliveryId;
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
@@ -36,10 +37,10 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8081";
 pub struct Way {
     /// The admin listener of a running router [default: that of `--config`, else http://127.0.0.1:8081]
     #[arg(long)]
-    url: Option<String>,
+    pub url: Option<String>,
     /// One of its `admin.tokens` [default: the first of `--config`]
     #[arg(long, env = "BRANCHLINE_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    pub token: Option<String>,
     /// The router's config: its address, and its store when it does not run.
     #[arg(long, short, env = "BRANCHLINE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -162,6 +163,14 @@ impl Door {
         }
     }
 
+    /// What waits.
+    pub async fn deliveries(&self, query: &DeliveriesQuery) -> Result<DeliveriesList, Error> {
+        match self {
+            Self::Router(router) => Ok(router.get(&format!("/api/v1/deliveries?{}", query_of(query))).await?),
+            Self::Store(direct) => Ok(deliveries::list(&*direct.store, &direct.snapshot, query).await?),
+        }
+    }
+
     /// Replays a dead letter.
     pub async fn replay_dead_letter(&self, id: &DeliveryId, rerun: bool) -> Result<ReplayedDelivery, Error> {
         match self {
@@ -234,6 +243,11 @@ impl Router {
             .map_err(|error| Fault::Refused(format!("the answer is not one of a router of this version: {error}")))
     }
 
+    /// What its config says, beside the secrets of another.
+    pub async fn compare(&self, prints: &SecretPrints) -> Result<Comparison, Error> {
+        Ok(self.post("/api/v1/config/comparison", json_of(prints)).await?)
+    }
+
     /// A stream that goes on for as long as the router does.
     pub async fn stream(&self, path: &str) -> Result<http::Response<hyper::body::Incoming>, Error> {
         let uri = self.uri(path).map_err(Error::Failed)?;
@@ -277,7 +291,7 @@ impl From<Fault> for Error {
 }
 
 /// Where a config's router is asked.
-fn admin_url(config: &Config) -> String {
+pub fn admin_url(config: &Config) -> String {
     let mut address = config.admin.listen;
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));

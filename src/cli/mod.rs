@@ -13,6 +13,7 @@ mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
 mod manual; // Completions and man pages.
 mod outcome; // Outcomes and attempts in words.
+mod plan; // What a config would change, before it does.
 mod plugin; // From an empty folder to a plugin that a router runs.
 mod replay; // Deliveries made again.
 mod send; // Events from a file to a source.
@@ -32,6 +33,9 @@ use crate::{app, config};
 
 /// The exit code for a config that can't be used (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+
+/// The exit code of `plan --detailed-exitcode` where there are changes: apart from 1, by which it fails, and 2, by which it is called wrongly.
+const EXIT_CHANGES: u8 = 3;
 
 /// An HTTP event router: stores each event durably, runs WebAssembly plugins over it, delivers it until it arrives.
 #[derive(Parser)]
@@ -55,6 +59,8 @@ enum Command {
     Demo(demo::Options),
     /// Send events to a source: a file or standard input.
     Send(send::Options),
+    /// See what a config would change, beside a running router or another config; nothing is changed.
+    Plan(plan::Options),
     /// See what another plugin, condition or config would have made of stored events; nothing is sent.
     Backtest(backtest::Options),
     /// Say why each subscription gets an event or not, and what would be sent.
@@ -94,6 +100,9 @@ enum Error {
     /// Anything else: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// `plan --detailed-exitcode` found changes: exit code 3.
+    #[error("there are changes")]
+    Changes,
 }
 
 impl From<config::Errors> for Error {
@@ -128,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Send(options) => send::run(&options),
+        Command::Plan(options) => plan::run(&options),
         Command::Backtest(options) => backtest::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Events(command) => events::run(&command),
@@ -154,6 +164,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match error {
                 Error::Config(_) => EXIT_CONFIG,
                 Error::Failed(_) => 1,
+                Error::Changes => EXIT_CHANGES,
             })
         }
     }

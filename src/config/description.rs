@@ -1,21 +1,22 @@
 //! A config as it can be shown and compared: what each source, endpoint, plugin, route and subscription says, key by key, as it
-//! was written. A secret that stands in the config itself is shown as a fingerprint of 16 bits: enough to see that it has become
-//! another, too little to find it by trying.
+//! was written. A secret is `***`; what it is stays beside it, for comparing, and is never written out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::document::{child, element};
+use super::secrets::Secrets;
 use crate::endpoint::EndpointUrl;
+use crate::secret::Secret;
 
 /// What one thing says, by key.
 pub type Keys = BTreeMap<String, String>;
 
 /// What a config says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Description {
     /// `[ingest]`, `[store]` and the other tables that are there once, by name.
@@ -30,25 +31,35 @@ pub struct Description {
     pub routes: BTreeMap<String, Keys>,
     /// By name.
     pub subscriptions: BTreeMap<String, Keys>,
+    /// What the secrets are, by section, name and key, such as `endpoints.warehouse.secret`; those that were stood in for are not
+    /// there. They are never written out: see [`SecretPrints`](super::SecretPrints).
+    #[serde(skip)]
+    pub secrets: BTreeMap<String, Secret>,
 }
 
 impl Description {
     /// The key of the digest of a plugin's component.
     pub const DIGEST: &'static str = "component";
 
-    /// A digest of it all.
+    /// A digest of it all; secrets aside, which nobody may find by trying.
     pub fn digest(&self) -> String {
         let text = serde_json::to_vec(self).expect("a description has string keys only");
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What these values say; `secrets` are the whole keys whose values, and what is in them, may be secret.
-    pub(super) fn of(values: &Map<String, Value>, secrets: &BTreeSet<String>) -> Self {
+    /// By what a secret is found in [`Description::secrets`].
+    pub fn secret_key(section: &str, name: &str, key: &str) -> String {
+        format!("{}.{key}", child(section, name))
+    }
+
+    /// What these values say.
+    pub(super) fn of(values: &Map<String, Value>, secrets: &Secrets) -> Self {
         let mut description = Self::default();
-        let describe = |key: &str, value: &Value| {
-            let mut keys = Keys::new();
-            flatten(&mut keys, secrets, key, "", value);
-            keys
+        let mut found = BTreeMap::new();
+        let mut describe = |section: &str, name: &str, key: &str, value: &Value| {
+            let mut said = Said { keys: Keys::new(), found: &mut found, secrets, section, name };
+            said.flatten(key, "", value);
+            said.keys
         };
         for (section, value) in values {
             let named = match section.as_str() {
@@ -57,12 +68,12 @@ impl Description {
                 "plugins" => &mut description.plugins,
                 "routes" | "tests" => continue,
                 _ => {
-                    description.settings.insert(section.clone(), describe(section, value));
+                    description.settings.insert(section.clone(), describe("settings", section, section, value));
                     continue;
                 }
             };
             for (name, value) in value.as_object().into_iter().flatten() {
-                named.insert(name.clone(), describe(&child(section, name), value));
+                named.insert(name.clone(), describe(section, name, &child(section, name), value));
             }
         }
         for (number, route) in values.get("routes").and_then(Value::as_array).into_iter().flatten().enumerate() {
@@ -77,66 +88,70 @@ impl Description {
                 .filter(|(name, _)| *name != "subscriptions")
                 .map(|(n, v)| (n.clone(), v.clone()))
                 .collect();
-            description.routes.insert(route_name.clone(), describe(&key, &Value::Object(own)));
+            let said = describe("routes", &route_name, &key, &Value::Object(own));
+            description.routes.insert(route_name.clone(), said);
             let key = child(&key, "subscriptions");
             for (place, subscription) in
                 fields.get("subscriptions").and_then(Value::as_array).into_iter().flatten().enumerate()
             {
                 let Some(fields) = subscription.as_object() else { continue };
-                let mut keys = describe(&element(&key, place), subscription);
+                let name = text(fields, "name");
+                let mut keys = describe("subscriptions", &name, &element(&key, place), subscription);
                 keys.insert("route".to_owned(), route_name.clone());
-                description.subscriptions.insert(text(fields, "name"), keys);
+                description.subscriptions.insert(name, keys);
             }
         }
+        description.secrets = found;
         description
     }
 }
 
-/// Writes what is in `value` down, each under its key within the whole.
-fn flatten(keys: &mut Keys, secrets: &BTreeSet<String>, whole: &str, within: &str, value: &Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                flatten(keys, secrets, &child(whole, name), &child(within, name), value);
+/// What one thing says, as it is put together.
+struct Said<'a> {
+    keys: Keys,
+    found: &'a mut BTreeMap<String, Secret>,
+    secrets: &'a Secrets,
+    section: &'a str,
+    name: &'a str,
+}
+
+impl Said<'_> {
+    /// Writes what is in `value` down, each under its key `within` the thing.
+    fn flatten(&mut self, whole: &str, within: &str, value: &Value) {
+        let is_secret = self.secrets.may_be(whole);
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    self.flatten(&child(whole, name), &child(within, name), value);
+                }
             }
-        }
-        Value::Array(items)
-            if items.iter().any(|item| item.is_object() || item.is_array()) || is_secret(secrets, whole) =>
-        {
-            for (number, item) in items.iter().enumerate() {
-                flatten(keys, secrets, &element(whole, number), &element(within, number), item);
+            Value::Array(items) if is_secret || items.iter().any(|item| item.is_object() || item.is_array()) => {
+                for (number, item) in items.iter().enumerate() {
+                    self.flatten(&element(whole, number), &element(within, number), item);
+                }
             }
-        }
-        value => {
-            // The name of a variable or of a file is no secret: the reader finds the secret there.
-            let is_reference = whole.ends_with(".env") || whole.ends_with(".file");
-            let shown = match value {
-                _ if is_secret(secrets, whole) && !is_reference => hidden(value),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            keys.insert(within.to_owned(), shown);
+            value => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let (shown, secret) = match self.secrets.found_by(whole) {
+                    // The name of a variable or of a file is no secret: the reader found the secret there.
+                    Some(secret) => (text, secret.clone()),
+                    None if is_secret && !(self.section == "sources" && within == "auth" && text == "none") => {
+                        (hidden(&text), Some(Secret::new(text)))
+                    }
+                    None => (text, None),
+                };
+                if let Some(secret) = secret {
+                    self.found.insert(Description::secret_key(self.section, self.name, within), secret);
+                }
+                self.keys.insert(within.to_owned(), shown);
+            }
         }
     }
 }
 
-fn is_secret(secrets: &BTreeSet<String>, key: &str) -> bool {
-    if key.ends_with(".auth") {
-        return false; // `auth = "none"`; keys stand in a table.
-    }
-    let above = |at: usize| secrets.contains(&key[..at]);
-    secrets.contains(key) || key.match_indices(['.', '[']).any(|(at, _)| above(at))
-}
-
-/// A fingerprint; of a URL also what does not tell a token.
-fn hidden(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let digest = Sha256::digest(&text);
-    let print = format!("#{:02x}{:02x}", digest[0], digest[1]);
-    match EndpointUrl::parse(&text) {
-        Ok(url) => format!("{url} {print}"),
-        Err(_) => print,
-    }
+/// What may be seen of a secret: of a URL, what does not tell a token.
+fn hidden(text: &str) -> String {
+    EndpointUrl::parse(text).map_or_else(|_| "***".to_owned(), |url| url.to_string())
 }
 
 #[cfg(test)]
@@ -164,7 +179,7 @@ path = "slack.wasm"
 [[routes]]
 name = "orders"
 events = ["order.*", "payment.*"]
-subscriptions = [{ name = "s", endpoint = "x", retry = ["1m"], plugins = [{ use = "slack", config = { token = "marker" } }] }]
+subscriptions = [{ name = "s", endpoint = "x", retry = ["1m"], plugins = [{ use = "slack", config = { auth = "marker" } }] }]
 "##;
 
     #[test]
@@ -174,19 +189,27 @@ subscriptions = [{ name = "s", endpoint = "x", retry = ["1m"], plugins = [{ use 
         assert!(!shown.contains("marker"), "{shown}");
         let endpoint = &description.endpoints["x"];
         assert_eq!(endpoint["timeout"], "5s");
-        assert!(endpoint["url"].starts_with("https://hooks.example.com #"), "{endpoint:?}");
+        assert_eq!(endpoint["url"], "https://hooks.example.com");
         assert_eq!(endpoint["headers.x-other.file"], "other.key");
         assert_eq!(description.settings["admin"]["tokens[1].env"], "ADMIN_TOKEN");
         assert_eq!(description.routes["orders"]["events"], r#"["order.*","payment.*"]"#);
         let subscription = &description.subscriptions["s"];
         assert_eq!((&*subscription["route"], &*subscription["plugins[0].use"]), ("orders", "slack"));
-        assert!(subscription["plugins[0].config.token"].starts_with('#'), "{subscription:?}");
+        assert_eq!(subscription["plugins[0].config.auth"], "***");
     }
 
     #[test]
-    fn another_secret_is_another_description() {
-        let other = TEXT.replace("marker-key", "another-key");
-        assert_ne!(described(TEXT).digest(), described(&other).digest());
-        assert_eq!(described(TEXT).digest(), described(TEXT).digest());
+    fn secrets_stay_beside_it_with_what_was_found_elsewhere_and_are_not_in_its_digest() {
+        let description = described(TEXT);
+        let secrets: Vec<_> = description.secrets.iter().map(|(key, secret)| (&**key, secret.expose())).collect();
+        assert!(secrets.contains(&("endpoints.x.headers.x-key", "marker-key")), "{secrets:?}");
+        assert!(secrets.contains(&("subscriptions.s.plugins[0].config.auth", "marker")), "{secrets:?}");
+        assert!(!description.secrets.contains_key("settings.admin.tokens[1].env"), "a stand-in is not the secret");
+        let there = [("ADMIN_TOKEN".to_owned(), "marker-there".to_owned())];
+        let environment = Environment::default().with(there).with_stand_ins();
+        let found = Config::parse(Path::new("app.toml"), TEXT, &environment).unwrap().description;
+        assert_eq!(found.secrets["settings.admin.tokens[1].env"].expose(), "marker-there");
+        assert_eq!(found.digest(), description.digest());
+        assert_ne!(found.digest(), described(&TEXT.replace("5s", "6s")).digest());
     }
 }

@@ -116,7 +116,7 @@ fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> R
     let reading = Reading::new(&origins, environment);
     let config = read(reading.root(&values));
     reading.warn_of_near_misses();
-    let description = Description::of(&values, &reading.secrets());
+    let description = Description::of(&values, &reading.secrets.borrow());
     let warnings = reading.end()?;
     Ok(Config { warnings, description, places: Places(Arc::new(origins)), ..config })
 }

@@ -1,6 +1,7 @@
 //! Files and environment in, checked settings out. A `Config` that exists is valid: names resolve,
 //! URLs, patterns, durations and secrets are parsed. Nothing past this module sees a raw text of a file.
 
+mod comparison; // Whether secrets are the same, without showing them.
 mod description; // What a config says, to be shown and compared.
 mod document; // A file's text: its values, and where each stands.
 mod endpoints; // `[endpoints.NAME]`.
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place, Rule, Severity};

@@ -16,6 +16,7 @@ use super::document::{child, element};
 use super::environment::Environment;
 use super::faults::{Errors, Fault, Place, Severity, nearest};
 use super::origins::{Origins, Part};
+use super::secrets::Secrets;
 use super::values;
 
 /// After so many faults the rest are noted without their lines and without a look for what may be meant, which takes
@@ -28,8 +29,8 @@ pub(super) struct Reading<'a> {
     pub environment: &'a Environment,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
-    /// The whole keys whose values, and what is in them, no message may show.
-    secrets: RefCell<BTreeSet<String>>,
+    /// What no message may show.
+    pub secrets: RefCell<Secrets>,
     /// The whole keys that some table was asked for.
     known: RefCell<BTreeSet<String>>,
 }
@@ -111,11 +112,6 @@ impl<'a> Reading<'a> {
         self.known.borrow().clone()
     }
 
-    /// The whole keys whose values may be secret.
-    pub fn secrets(&self) -> BTreeSet<String> {
-        self.secrets.borrow().clone()
-    }
-
     /// All that was found: the warnings, or the faults in the order of their places.
     pub fn end(self) -> Result<Vec<Fault>, Errors> {
         let (mut faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
@@ -138,7 +134,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key that no message may show.
     pub fn find_secret(&mut self, name: &'static str) -> Option<Entry<'a>> {
-        self.reading.secrets.borrow_mut().insert(child(&self.key, name));
+        self.reading.secrets.borrow_mut().add(child(&self.key, name));
         self.find(name).map(|entry| Entry { secret: true, ..entry })
     }
 
@@ -153,7 +149,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key that must be there and that no message may show.
     pub fn require_secret(&mut self, name: &'static str, meaning: &str) -> Option<Entry<'a>> {
-        self.reading.secrets.borrow_mut().insert(child(&self.key, name));
+        self.reading.secrets.borrow_mut().add(child(&self.key, name));
         self.require(name, meaning).map(|entry| Entry { secret: true, ..entry })
     }
 

@@ -1,6 +1,7 @@
 //! Secrets: `{ env = "NAME" }`, `{ file = "path" }`, or plain text. What they hold goes into a [`Secret`] or a
 //! key at once and is in no message, not even when it is wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +52,33 @@ impl Shape {
     }
 }
 
+/// Which of a config's values are secrets, by their whole keys.
+#[derive(Clone, Default)]
+pub(super) struct Secrets {
+    /// Those whose values, and what is in them, may be secret.
+    keys: BTreeSet<String>,
+    /// Those whose values say where a secret is, with what was found there; nothing where a stand-in took its place.
+    elsewhere: BTreeMap<String, Option<Secret>>,
+}
+
+impl Secrets {
+    /// Notes that a value may be secret.
+    pub fn add(&mut self, key: String) {
+        self.keys.insert(key);
+    }
+
+    /// Whether a value may be secret.
+    pub fn may_be(&self, key: &str) -> bool {
+        let above = |(at, _): (usize, &str)| self.keys.contains(&key[..at]);
+        self.keys.contains(key) || key.match_indices(['.', '[']).any(above)
+    }
+
+    /// What was found by a value that says where a secret is; `None` for any other value.
+    pub fn found_by(&self, key: &str) -> Option<&Option<Secret>> {
+        self.elsewhere.get(key)
+    }
+}
+
 impl Entry<'_> {
     /// As a secret: not empty.
     pub fn secret(&self, plain: Plain) -> Option<Secret> {
@@ -89,8 +117,8 @@ impl Entry<'_> {
         let mut table = self.table()?;
         let (variable, file) = (table.find("env"), table.find("file"));
         let secret = match (variable, file) {
-            (Some(variable), None) => variable.secret_in_variable(shape),
-            (None, Some(file)) => file.secret_in_file(shape),
+            (Some(variable), None) => variable.noting(variable.secret_in_variable(shape)),
+            (None, Some(file)) => file.noting(file.secret_in_file(shape)),
             (None, None) if !table.names().is_empty() => None, // Unknown keys, which its end reports.
             _ => {
                 self.fault(format!("must be {SHAPES}"));
@@ -101,7 +129,18 @@ impl Entry<'_> {
         secret
     }
 
-    fn secret_in_variable(&self, shape: Shape) -> Option<String> {
+    /// Notes what was found where this value says; gives it, or the stand-in that takes its place.
+    fn noting(&self, found: Option<Found>) -> Option<String> {
+        let found = found?;
+        let (text, secret) = match found {
+            Found::There(text) => (text.clone(), Some(Secret::new(text))),
+            Found::StandIn(text) => (text, None),
+        };
+        self.reading.secrets.borrow_mut().elsewhere.insert(self.key.clone(), secret);
+        Some(text)
+    }
+
+    fn secret_in_variable(&self, shape: Shape) -> Option<Found> {
         let name = self.text()?;
         let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -116,12 +155,12 @@ impl Entry<'_> {
                 self.shown().fault(format!("names the environment variable `{name}`, which is empty"));
                 None
             }
-            Some(text) => Some(text.to_owned()),
+            Some(text) => Some(Found::There(text.to_owned())),
             None => self.not_there(format!("names the environment variable `{name}`, which is not set"), &name, shape),
         }
     }
 
-    fn secret_in_file(&self, shape: Shape) -> Option<String> {
+    fn secret_in_file(&self, shape: Shape) -> Option<Found> {
         let name = self.text()?;
         let path = self.reading.origins.folder(&self.key).join(&*name);
         match read_secret(&path) {
@@ -132,7 +171,7 @@ impl Entry<'_> {
                         path.display()
                     ));
                 }
-                Some(text)
+                Some(Found::There(text))
             }
             Err(why) => {
                 let message = format!("names the file `{}`, which can't be used: {why}", path.display());
@@ -142,10 +181,10 @@ impl Entry<'_> {
     }
 
     /// A secret that is not there is a fault, or stood in for.
-    fn not_there(&self, message: String, name: &str, shape: Shape) -> Option<String> {
+    fn not_there(&self, message: String, name: &str, shape: Shape) -> Option<Found> {
         if self.reading.environment.stands_in() {
             self.warn(format!("{message}; a stand-in takes its place"));
-            return Some(shape.stand_in(name));
+            return Some(Found::StandIn(shape.stand_in(name)));
         }
         self.shown().fault(message);
         None
@@ -166,6 +205,12 @@ impl Entry<'_> {
             }
         }
     }
+}
+
+/// What is where a value says.
+enum Found {
+    There(String),
+    StandIn(String),
 }
 
 struct File {

@@ -4,4 +4,5 @@ mod backtest; // What a change would have done.
 mod explain; // Why, for each subscription.
 mod history; // Events, dead letters, replays: with a router and without one.
 mod manual; // Completions and man pages.
+mod plan; // What a config would change.
 mod send; // Events from a file to a source.
