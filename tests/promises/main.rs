@@ -2,6 +2,7 @@
 
 mod accept; // 2xx means stored; a refusal says what is wrong.
 mod admin; // What the operator's door refuses.
+mod bad_day; // The README's walkthrough, command by command.
 mod bad_input; // What producers may send, and what they are told.
 mod bench; // What the bench measures, and how it is told.
 mod check; // What `branchline check` finds, and how it says it.

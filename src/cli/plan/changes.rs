@@ -177,6 +177,6 @@ impl fmt::Display for KeyChange {
             (None, Some(after)) => write!(f, "{key}: {after}")?,
             (None, None) => f.write_str(key)?,
         }
-        f.write_str(if *secret { " (another secret)" } else { "" })
+        f.write_str(if *secret { " (changed, not shown)" } else { "" })
     }
 }

@@ -176,12 +176,12 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
             ),
             (
                 BEFORE.replace("x.example.com", "z.example.com"),
-                "~ endpoint x [url: https://x.example.com → https://z.example.com (another secret)] if a 410 has disabled it, \
+                "~ endpoint x [url: https://x.example.com → https://z.example.com (changed, not shown)] if a 410 has disabled it, \
                  that ends; 214 scheduled deliveries will go to the new URL",
             ),
             (
                 BEFORE.replace("x.example.com/hook", "x.example.com/marker"),
-                "~ endpoint x [url: https://x.example.com (another secret)] if a 410 has disabled it, that ends; 214 scheduled \
+                "~ endpoint x [url: https://x.example.com (changed, not shown)] if a 410 has disabled it, that ends; 214 scheduled \
                  deliveries will go to the new URL",
             ),
         ];
@@ -192,6 +192,6 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
 
     #[test]
     fn a_secret_that_has_changed_where_it_is_kept_is_a_change() {
-        assert_eq!(told_with(BEFORE, "marker-new"), ["~ endpoint y [headers.x-key.env: Y_KEY (another secret)]"]);
+        assert_eq!(told_with(BEFORE, "marker-new"), ["~ endpoint y [headers.x-key.env: Y_KEY (changed, not shown)]"]);
     }
 }

@@ -99,7 +99,7 @@ async fn what_a_config_would_change_is_told_before_it_does() {
     has(
         &planned,
         &[
-            "~ endpoint `x`\n    headers.x-key: *** (another secret)\n",
+            "~ endpoint `x`\n    headers.x-key: *** (changed, not shown)\n",
             "~ plugin `p`\n    component: ",
             "- subscription `warehouse`\n  → removing `warehouse` leaves 3 scheduled deliveries: they will be dead-lettered as \
              `subscription-removed`, each when it falls due\n",
@@ -146,7 +146,7 @@ async fn a_router_is_asked_which_secrets_differ_and_gives_none_away() {
     let new = case.router.folder().join("new.toml");
     std::fs::write(&new, text).unwrap();
     let planned = branchline(&["plan", new.to_str().unwrap()], "").await;
-    has(&planned, &["auth.bearer[0].env: TEST_KEY → TEST_SECRET (another secret)\n"]);
+    has(&planned, &["auth.bearer[0].env: TEST_KEY → TEST_SECRET (changed, not shown)\n"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +158,7 @@ async fn without_a_router_a_config_is_compared_with_another_and_its_store_counte
     assert_eq!(nobody.code, 1, "{nobody:?}");
     assert!(nobody.stderr.contains("no router answers at") && nobody.stderr.contains("--from PATH"), "{nobody:?}");
     let planned = branchline(&["plan", &new, "--from", &old], "").await;
-    has(&planned, &["leaves 3 scheduled deliveries", "compared with `", "headers.x-key: *** (another secret)"]);
+    has(&planned, &["leaves 3 scheduled deliveries", "compared with `", "headers.x-key: *** (changed, not shown)"]);
 
     let back = branchline(&["plan", &old, "--from", &new], "").await;
     has(&back, &["+ subscription `warehouse`\n    endpoint: x\n", "1 to add, 1 to change, 0 to remove"]);
