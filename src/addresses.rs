@@ -1,30 +1,40 @@
-//! How many connections each address may have, so that one peer can't take all the places of a listener.
+//! How many connections a listener has, in all and of each address, so that one peer can't take all its places.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How many connections each address has. As large as the number of connections, at most.
+/// The places of a listener. Each connection takes one, and so does each request that is under way on one of HTTP/2.
 #[derive(Debug)]
 pub struct Addresses {
     max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+    of_one_max: usize,
+    taken: Mutex<Taken>,
+}
+
+/// As large as the number of places, at most.
+#[derive(Debug, Default)]
+struct Taken {
+    in_all: usize,
+    of_each: HashMap<IpAddr, usize>,
 }
 
 impl Addresses {
-    /// At most so many connections for each address.
-    pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, counts: Mutex::default() })
+    /// At most so many places, and so many for one address.
+    pub fn new(max: usize, of_one_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, of_one_max, taken: Mutex::default() })
     }
 
     /// A place for one more of this address, if it may have one.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = network(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.get(&address).copied().unwrap_or(0) >= self.max {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_this = taken.of_each.get(&address).copied().unwrap_or(0);
+        if taken.in_all >= self.max || of_this >= self.of_one_max {
             return None;
         }
-        *counts.entry(address).or_insert(0) += 1;
+        taken.in_all += 1;
+        taken.of_each.insert(address, of_this + 1);
         Some(Place { addresses: Arc::clone(self), address })
     }
 }
@@ -46,11 +56,12 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
+        let mut taken = self.addresses.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.in_all -= 1;
+        if let Some(count) = taken.of_each.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                taken.of_each.remove(&self.address);
             }
         }
     }
@@ -61,8 +72,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_bounded_number_of_connections() {
-        let addresses = Addresses::new(2);
+    fn an_address_has_a_bounded_number_of_places_and_so_have_all_together() {
+        let addresses = Addresses::new(5, 2);
         let enter = |text: &str| addresses.enter(text.parse().unwrap());
         let first = enter("10.0.0.1").unwrap();
         let second = enter("::ffff:10.0.0.1").unwrap();
@@ -70,10 +81,12 @@ mod tests {
         let other = enter("2001:db8::1").unwrap();
         let neighbour = enter("2001:db8::ffff:2").unwrap();
         assert!(enter("2001:db8::3").is_none());
-        assert!(enter("2001:db8:0:1::3").is_some());
+        let last = enter("2001:db8:0:1::3").unwrap();
+        assert!(enter("10.0.0.2").is_none(), "all are taken");
         drop(first);
         assert!(enter("10.0.0.1").is_some());
-        drop((second, other, neighbour));
-        assert!(addresses.counts.lock().unwrap().is_empty());
+        drop((second, other, neighbour, last));
+        let taken = addresses.taken.lock().unwrap();
+        assert!(taken.of_each.is_empty() && taken.in_all == 0);
     }
 }

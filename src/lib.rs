@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; `load.rs` refuses a bad config for `serve`, reload and `check` alike, `lint.rs` warns | mixes two generations of a config |
-//! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
+//! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `http2.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -136,7 +136,7 @@
 //! * The plugin contract: a new folder under `wit/`; a released one is frozen.
 
 pub mod accept; // Authenticate the request, store the event, answer 202.
-pub mod addresses; // Vocabulary: how many connections each address has.
+pub mod addresses; // Vocabulary: how many connections a listener has, and each address.
 pub mod admin; // The operator's door: health, metrics, what became of events, doing it again.
 pub mod app; // Wires it all; the only file that knows every stage.
 pub mod attempt; // Vocabulary: one try at a delivery.
@@ -151,6 +151,7 @@ pub mod event; // Vocabulary: what happened.
 pub mod filter; // Which subscriptions want the event.
 #[cfg(test)]
 mod fuzz; // Mutated inputs for every parser.
+pub mod http2; // Vocabulary: HTTP/2 with limits, as both listeners speak it.
 pub mod metrics; // Every metric's name, in one file.
 pub mod plugin; // The sandbox.
 pub mod rate; // Vocabulary: so many in so much time.

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+use crate::http2;
 
 /// A chain longer than this is somebody's mistake.
 const CERTIFICATES_MAX: usize = 16;
@@ -71,6 +72,14 @@ pub struct Identity {
     acceptor: TlsAcceptor,
 }
 
+/// A connection after its handshake.
+pub struct Shaken {
+    /// Where the two sides read and write.
+    pub stream: TlsStream<TcpStream>,
+    /// Whether they speak HTTP/2 there; HTTP/1.1 otherwise.
+    pub is_http2: bool,
+}
+
 /// A certificate and its key, read and found to belong together.
 #[derive(Debug)]
 pub struct Credentials(Arc<CertifiedKey>);
@@ -85,7 +94,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Identity {
-    /// Reads the files. The listeners speak HTTP/1.1 alone, so that is what they offer (ALPN).
+    /// Reads the files. The listeners speak HTTP/2 and HTTP/1.1: the handshake chooses (ALPN).
     pub fn load(files: &TlsFiles) -> Result<Arc<Self>, Error> {
         let current = Arc::new(Current(ArcSwap::new(read(files)?.0)));
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -93,7 +102,7 @@ impl Identity {
             .map_err(Error::SetUp)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![http2::ALPN.to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(Self { files: files.clone(), current, acceptor: TlsAcceptor::from(Arc::new(config)) }))
     }
 
@@ -108,8 +117,11 @@ impl Identity {
     }
 
     /// Shakes hands with one that connected.
-    pub async fn handshake(&self, stream: TcpStream, within: Duration) -> io::Result<TlsStream<TcpStream>> {
-        timeout(within, self.acceptor.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    pub async fn handshake(&self, stream: TcpStream, within: Duration) -> io::Result<Shaken> {
+        let accepted = timeout(within, self.acceptor.accept(stream)).await;
+        let stream = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
+        Ok(Shaken { stream, is_http2 })
     }
 }
 

@@ -54,7 +54,7 @@ fn check_for(source: &Source, head: &Parts) -> Result<(BodyKind, Option<usize>),
     if head.headers.get_all(EXPECT).iter().any(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::Expectation);
     }
-    let length = check_length(&head.headers, source.body_bytes_max)?;
+    let length = check_length(head, source.body_bytes_max)?;
     let kind = media_type::body_kind(&head.headers)?;
     Ok((kind, length))
 }
@@ -116,14 +116,16 @@ fn matches_any(keys: &[Secret], candidate: &[u8]) -> bool {
     matched & !candidate.is_empty()
 }
 
-fn check_length(headers: &HeaderMap, body_bytes_max: usize) -> Result<Option<usize>, Refusal> {
-    match headers.get(CONTENT_LENGTH) {
+fn check_length(head: &Parts, body_bytes_max: usize) -> Result<Option<usize>, Refusal> {
+    match head.headers.get(CONTENT_LENGTH) {
         Some(length) => {
             // hyper has parsed it; what does not fit into a `usize` is too large on any machine.
             let length = length.to_str().ok().and_then(|text| text.parse::<usize>().ok());
             length.filter(|length| *length <= body_bytes_max).map(Some).ok_or(Refusal::TooLarge { body_bytes_max })
         }
-        None if headers.contains_key(TRANSFER_ENCODING) => Ok(None),
+        None if head.headers.contains_key(TRANSFER_ENCODING) => Ok(None),
+        // A body's frames say themselves which is the last.
+        None if head.version == Version::HTTP_2 => Ok(None),
         None => Err(Refusal::LengthRequired),
     }
 }

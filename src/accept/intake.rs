@@ -8,7 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use http::header::{CONTENT_TYPE, EXPECT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Body;
 use serde::Serialize;
@@ -117,6 +117,12 @@ impl Intake {
         tracing::debug!(http.status = status.as_u16(), "refused what is no request");
     }
 
+    /// Answers a request of HTTP/2 that is not to be looked at.
+    pub(super) fn turn_away(&self, refusal: Refusal) -> Response<Full<Bytes>> {
+        self.count_unreadable(refusal.status());
+        refusal.response(false)
+    }
+
     /// Answers a request. `hidden` is what is wrong with its head that its parts don't show.
     pub(super) async fn answer<B>(&self, request: Request<B>, hidden: Option<HeadFault>) -> Response<Full<Bytes>>
     where
@@ -131,6 +137,10 @@ impl Intake {
         let status = refusal.status().as_u16();
         self.metrics.refused(source, status);
         tracing::debug!(%source, http.status = status, problem = refusal.name(), "refused a request");
+        // In HTTP/2 a body that nobody wants is in no other request's way.
+        if head.version == Version::HTTP_2 {
+            return refusal.response(false);
+        }
         // Whoever waits for `100 Continue` must not get it together with a refusal.
         let close = refusal.closes()
             || !body.is_end_stream()

@@ -1,9 +1,10 @@
 //! Connections of producers: a bounded number, from an address and in all, each closed when it does not come to
-//! a request in time. HTTP/1.1 only: nothing has to guess what a connection speaks before a timer runs.
+//! a request in time. HTTP/1.1, or HTTP/2 where a TLS handshake chose it: nothing has to guess what a connection
+//! speaks before a timer runs.
 
 use std::convert::Infallible;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +20,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::refusal::Refusal;
 use super::socket::Socket;
 use super::{Error, Intake};
 use crate::addresses::Addresses;
 use crate::config::Ingest;
+use crate::http2::{self, Unfit};
 use crate::tls::Identity;
 
 /// Header lines of a request.
@@ -73,7 +76,7 @@ impl Listener {
     /// that are under way, and returns when all connections have ended, after `grace` at the latest.
     pub async fn serve(self, intake: Arc<Intake>, mut shutdown: watch::Receiver<bool>, grace: Duration) {
         let Self { listener, settings, tls, .. } = self;
-        let addresses = Addresses::new(settings.connections_per_address_max);
+        let addresses = Addresses::new(settings.connections_max, settings.connections_per_address_max);
         let http = protocol(&settings);
         let mut connections = JoinSet::new();
         let mut back_off = BACK_OFF.0;
@@ -104,8 +107,7 @@ impl Listener {
                 }
             };
             back_off = BACK_OFF.0;
-            let place = if connections.len() < settings.connections_max { addresses.enter(peer.ip()) } else { None };
-            let Some(place) = place else {
+            let Some(place) = addresses.enter(peer.ip()) else {
                 intake.count_unreadable(StatusCode::SERVICE_UNAVAILABLE);
                 // In clear text it would say nothing to one that waits for a handshake.
                 if tls.is_none() {
@@ -116,16 +118,19 @@ impl Listener {
             let connection = Connection {
                 intake: Arc::clone(&intake),
                 http: http.clone(),
+                head_timeout: settings.head_timeout,
                 write_timeout: settings.body_timeout,
+                peer: peer.ip(),
+                addresses: Arc::clone(&addresses),
                 shutdown: shutdown.clone(),
             };
-            let (tls, handshake_timeout) = (tls.clone(), settings.head_timeout);
+            let tls = tls.clone();
             connections.spawn(async move {
                 // Answers are small and whole: waiting to fill a segment only delays them. Without it they are slower.
                 let _ = stream.set_nodelay(true);
                 match tls {
                     None => connection.serve(stream).await,
-                    Some(identity) => connection.serve_tls(&identity, stream, handshake_timeout).await,
+                    Some(identity) => connection.serve_tls(&identity, stream).await,
                 }
                 drop(place);
             });
@@ -174,20 +179,24 @@ fn tell_over_limit(stream: TcpStream) {
 struct Connection {
     intake: Arc<Intake>,
     http: http1::Builder,
+    head_timeout: Duration,
     write_timeout: Duration,
+    peer: IpAddr,
+    addresses: Arc<Addresses>,
     shutdown: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn serve_tls(mut self, identity: &Identity, stream: TcpStream, within: Duration) {
+    async fn serve_tls(mut self, identity: &Identity, stream: TcpStream) {
         let shaken = tokio::select! {
             biased;
             () = told_to_stop(&mut self.shutdown) => return,
-            shaken = identity.handshake(stream, within) => shaken,
+            shaken = identity.handshake(stream, self.head_timeout) => shaken,
         };
         match shaken {
             // Boxed: with its buffers it is several times what a plain connection's task holds.
-            Ok(stream) => Box::pin(self.serve(stream)).await,
+            Ok(shaken) if shaken.is_http2 => Box::pin(self.serve_http2(shaken.stream)).await,
+            Ok(shaken) => Box::pin(self.serve(shaken.stream)).await,
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
@@ -219,6 +228,31 @@ impl Connection {
             let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
             self.intake.count_unreadable(status);
         }
+    }
+
+    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+        let _counted = Counted::new(&self.intake);
+        let limits = http2::Limits {
+            headers_max: HEADERS_MAX,
+            head_bytes_max: HEAD_BYTES_MAX,
+            idle: self.head_timeout,
+            write_timeout: self.write_timeout,
+        };
+        let intake = self.intake;
+        let answer = move |request, unfit| {
+            let intake = Arc::clone(&intake);
+            async move {
+                match unfit {
+                    None => intake.answer(request, None).await,
+                    Some(Unfit::NoPlace) => intake.turn_away(Refusal::NoPlace),
+                    Some(Unfit::HeadTooLarge) => {
+                        intake.turn_away(Refusal::Unreadable(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+                    }
+                }
+            }
+        };
+        let stop = told_to_stop(&mut self.shutdown);
+        http2::serve(stream, limits, self.addresses, self.peer, answer, stop).await;
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) enum Refusal {
     },
     /// The gate is shut.
     Shut(Closure),
+    /// The listener, or the peer's address, has as many connections and requests as it may.
+    NoPlace,
     /// The bodies that are being read or stored take all the memory they may.
     BodiesFull,
     /// The store has no room.
@@ -225,6 +227,14 @@ impl Refusal {
                 "The router is stopping",
                 again("the router takes no more events before it is started again"),
             ),
+            Self::NoPlace => (
+                S::SERVICE_UNAVAILABLE,
+                "too-many-connections",
+                "Too many connections",
+                again(
+                    "the router has as many connections as it may, and each request on one of HTTP/2 counts like one",
+                ),
+            ),
             Self::BodiesFull => (
                 S::SERVICE_UNAVAILABLE,
                 "bodies-full",
@@ -247,7 +257,7 @@ impl Refusal {
         match self {
             Self::Shut(Closure::Backlog | Closure::StoreShort) | Self::StoreFull => Some(10),
             Self::Shut(Closure::StoreAway | Closure::Draining) | Self::StoreUnsure => Some(5),
-            Self::BodiesFull => Some(1),
+            Self::BodiesFull | Self::NoPlace => Some(1),
             // Whole seconds, and never too early.
             Self::OverQuota { wait } => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
             Self::BadHead(_)
@@ -320,7 +330,7 @@ impl Refusal {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if close || self.closes() {
+        if close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -354,6 +364,7 @@ mod tests {
             Refusal::Shut(Closure::StoreAway),
             Refusal::Shut(Closure::Draining),
             Refusal::BodiesFull,
+            Refusal::NoPlace,
             Refusal::StoreFull,
             Refusal::StoreUnsure,
         ] {
@@ -361,7 +372,8 @@ mod tests {
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(response.headers().contains_key(RETRY_AFTER), "{refusal:?}");
         }
-        assert_eq!(Refusal::Shut(Closure::Draining).response(false).headers()[CONNECTION], "close");
+        assert!(Refusal::Shut(Closure::Draining).closes());
+        assert_eq!(Refusal::Shut(Closure::Draining).response(true).headers()[CONNECTION], "close");
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::dispatch::Snapshot;
 use crate::event::Event;
+use crate::http2::{self, Unfit};
 use crate::metrics::Metrics;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
@@ -137,9 +138,8 @@ impl Listener {
 
     /// Serves until `stop`.
     pub async fn serve(self, state: Arc<State>, stop: CancellationToken) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let watchers = Arc::new(Semaphore::new(tail::WATCHERS_MAX));
-        let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS_MAX);
+        let addresses = Addresses::new(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
         loop {
             let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => return,
@@ -152,16 +152,17 @@ impl Listener {
                     }
                 },
             };
-            let permit = Arc::clone(&connections).try_acquire_owned().ok();
-            let Some(place) = permit.zip(addresses.enter(peer)) else { continue };
+            let Some(place) = addresses.enter(peer) else { continue };
             let (state, stop, tls) = (Arc::clone(&state), stop.clone(), self.tls.clone());
+            let addresses = Arc::clone(&addresses);
             let visit = Arc::new(Visit { peer, stop: stop.clone(), watchers: Arc::clone(&watchers) });
             tokio::spawn(async move {
                 let serving = async {
                     match tls {
                         None => serve_connection(&state, &visit, stream).await,
                         Some(identity) => match identity.handshake(stream, HEAD_TIMEOUT).await {
-                            Ok(stream) => serve_connection(&state, &visit, stream).await,
+                            Ok(shaken) if shaken.is_http2 => serve_http2(state, visit, shaken.stream, addresses).await,
+                            Ok(shaken) => serve_connection(&state, &visit, shaken.stream).await,
                             Err(error) => tracing::debug!(%error, "admin: a TLS handshake failed"),
                         },
                     }
@@ -190,6 +191,37 @@ async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl A
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .await;
+}
+
+/// The same in HTTP/2. The listener's end ends it, as it does in HTTP/1.1.
+async fn serve_http2(
+    state: Arc<State>,
+    visit: Arc<Visit>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    addresses: Arc<Addresses>,
+) {
+    let limits = http2::Limits {
+        headers_max: HEADERS_MAX,
+        head_bytes_max: HEAD_BYTES_MAX,
+        idle: HEAD_TIMEOUT,
+        write_timeout: HEAD_TIMEOUT,
+    };
+    let peer = visit.peer;
+    let answer = move |request, unfit| {
+        let (state, visit) = (Arc::clone(&state), Arc::clone(&visit));
+        async move {
+            match unfit {
+                None => state.answer(request, &visit).await,
+                Some(Unfit::NoPlace) => {
+                    problem(StatusCode::SERVICE_UNAVAILABLE, "there are as many requests under way as there may be")
+                }
+                Some(Unfit::HeadTooLarge) => {
+                    problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
+                }
+            }
+        }
+    };
+    http2::serve(stream, limits, addresses, peer, answer, std::future::pending()).await;
 }
 
 impl State {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::support::eventually;
 use crate::support::router::{KEY, RouterProcess};
 
+mod http2; // HTTP/2, where TLS is.
 mod tls; // Certificates.
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -123,14 +124,14 @@ async fn floods_of_headers_end_with_431_and_take_no_memory() {
 }
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Neither listener speaks HTTP/2, so its floods end with the first bytes; this holds that nobody turns it on without limits.
+/// In clear text neither listener speaks HTTP/2, so its floods end with the first bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_of_http2_frames_end_at_once() {
+async fn floods_of_http2_frames_in_clear_text_end_at_once() {
     let router = router("").await;
     let before = router.memory_peak().unwrap();
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat();

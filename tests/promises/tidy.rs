@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 8] = ["accept", "admin", "dispatch", "filter", "plugin", "send", "settle", "store"];
 
 /// What every stage may import: the vocabulary and the settings.
-const VOCABULARY: [&str; 14] = [
+const VOCABULARY: [&str; 15] = [
     "addresses",
     "attempt",
     "breaker",
@@ -15,6 +15,7 @@ const VOCABULARY: [&str; 14] = [
     "delivery",
     "endpoint",
     "event",
+    "http2",
     "metrics",
     "rate",
     "route",

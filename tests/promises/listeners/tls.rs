@@ -1,4 +1,4 @@
-//! TLS on both listeners: the certificate of the files, HTTP/1.1 alone, renewed at a reload; a bad file is named and changes nothing.
+//! TLS on both listeners: the certificate of the files, renewed at a reload; a bad file is named and changes nothing.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,13 +18,13 @@ use crate::support::eventually;
 use crate::support::router::RouterProcess;
 
 /// Who vouches for the routers' certificates.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// Writes a new certificate for `localhost` and its key; gives the certificate.
-    fn issue(&self, folder: &Path) -> CertificateDer<'static> {
+    pub fn issue(&self, folder: &Path) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
@@ -42,7 +42,7 @@ impl Authority {
         certificate.der().clone()
     }
 
-    async fn connect(&self, port: u16, protocols: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self, port: u16, protocols: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -56,9 +56,9 @@ impl Authority {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
     }
 
-    /// One request on a connection of its own: the answer, and the certificate that was shown.
-    async fn ask(&self, port: u16, request: &str) -> std::io::Result<(String, CertificateDer<'static>)> {
-        let mut stream = self.connect(port, &[b"h2", b"http/1.1"]).await?;
+    /// One request of HTTP/1.1 on a connection of its own: the answer, and the certificate that was shown.
+    pub async fn ask(&self, port: u16, request: &str) -> std::io::Result<(String, CertificateDer<'static>)> {
+        let mut stream = self.connect(port, &[b"http/1.1"]).await?;
         let (_, session) = stream.get_ref();
         assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
         let shown = session.peer_certificates().unwrap()[0].clone().into_owned();
@@ -69,18 +69,18 @@ impl Authority {
     }
 }
 
-fn get(path: &str) -> String {
+pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
 }
 
-fn post(path: &str, headers: &str, body: &str) -> String {
+pub fn post(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
     )
 }
 
-const BOTH: &str =
+pub const BOTH: &str =
     "[ingest.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[admin.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +109,7 @@ async fn both_listeners_speak_tls_and_a_reload_takes_a_renewed_certificate_or_no
             answer.starts_with("HTTP/1.1 20") && shown == second,
             "the renewed one, and not the broken one: {answer}"
         );
-        assert!(authority.connect(port, &[b"h2"]).await.is_err(), "HTTP/2 is not offered");
+        assert!(authority.connect(port, &[b"spdy/3"]).await.is_err(), "nothing else is spoken");
         // Clear text gets no answer in clear text, and nothing is stored for it.
         let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         plain.write_all(request.as_bytes()).await.unwrap();
