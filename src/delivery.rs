@@ -228,6 +228,8 @@ pub enum DeadLetterReason {
     NotRetryable,
     /// The subscription is no longer in the config.
     SubscriptionRemoved,
+    /// This program panicked whenever it tried: a bug of it.
+    Panicked,
 }
 
 impl DeadLetterReason {
@@ -239,6 +241,7 @@ impl DeadLetterReason {
             Self::Plugin => "plugin",
             Self::NotRetryable => "not-retryable",
             Self::SubscriptionRemoved => "subscription-removed",
+            Self::Panicked => "panicked",
         }
     }
 }

@@ -67,6 +67,7 @@
 //! settlements of many events share a call. Where it differs from the obvious, and why:
 //!
 //! * A score with a fraction is claimed, a whole one waits; the fraction says by whom: whether and by which process a delivery is held needs no key of its own.
+//! * A call that claims deliveries has a number, under which what it claimed is noted: its repetition is given the same.
 //! * A settlement that is too large for one call writes its records ahead, with an expiry, and takes them up in the one call that settles.
 //! * What a process holds is found again by `XPENDING` and `XRANGE`, not by reading its history, which would transfer every body it holds.
 //! * What became of an event is looked for right after it in the outcomes' stream; only what was written later than that is
@@ -96,7 +97,8 @@
 //! under their lease. Another router, or the same one started again, takes both up: with Redis when the
 //! heartbeat has been silent for ten seconds, with the embedded store at once. The attempt is repeated with the same `webhook-id`.
 //!
-//! **A walk that panics.** A bug, but nothing is lost by it: the event is still claimed, and is walked again after a while.
+//! **A walk that panics.** A bug, but nothing is lost by it: the event is still claimed, and is walked again after a while; after five times
+//! it becomes a dead letter of each subscription that wants it. A delivery falls due again when its lease ends, and is given up alike.
 //!
 //! **A first attempt that takes long.** After 250 ms its event is settled without it: the delivery is
 //! written as one that this router holds under a lease, the attempt goes on, and settles as a delivery.

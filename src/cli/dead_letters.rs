@@ -25,7 +25,7 @@ pub struct List {
     /// Of this subscription.
     #[arg(long, short)]
     subscription: Option<String>,
-    /// Given up for this reason: `exhausted`, `gone`, `plugin`, `not-retryable`, `subscription-removed`.
+    /// Given up for this reason: `exhausted`, `gone`, `plugin`, `not-retryable`, `subscription-removed`, `panicked`.
     #[arg(long, value_parser = reason)]
     reason: Option<DeadLetterReason>,
     /// Of events of this type; `order.*` and `order.**` as in routes.
@@ -95,8 +95,9 @@ pub fn run(command: &Command) -> Result<(), Error> {
 }
 
 fn reason(text: &str) -> Result<DeadLetterReason, String> {
-    serde_json::from_value(text.into())
-        .map_err(|_| "must be `exhausted`, `gone`, `plugin`, `not-retryable` or `subscription-removed`".to_owned())
+    serde_json::from_value(text.into()).map_err(|_| {
+        "must be `exhausted`, `gone`, `plugin`, `not-retryable`, `subscription-removed` or `panicked`".to_owned()
+    })
 }
 
 async fn list(options: &List) -> Result<(), Error> {

@@ -6,14 +6,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Context;
 use super::advance::{Conclusion, Duty, Rest, advance};
-use crate::delivery::{DeadLetter, DeadLetterReason, Outcome, OutcomeRecord, Waiting};
+use crate::delivery::{DeadLetter, DeadLetterReason, Delivery, Outcome, OutcomeRecord, Waiting};
 use crate::store::{DeliveryClaim, DeliverySettlement, NextState, Settled};
 
 /// Takes a claimed delivery one step on.
 pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: OwnedSemaphorePermit) {
     let snapshot = context.snapshot.load_full();
     let Some(consumer) = snapshot.consumer(&claim.delivery.subscription).map(Arc::clone) else {
-        return bury_orphan(&context, claim).await;
+        return bury(&context, claim, DeadLetterReason::SubscriptionRemoved, "the config has no such subscription")
+            .await;
     };
     drop(snapshot);
     let (delivery, attempts) = (&claim.delivery, claim.delivery.attempts.clone());
@@ -58,28 +59,33 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
     write(context, DeliverySettlement { claim, outcome, next }).await;
 }
 
-/// A delivery whose subscription is no longer in the config can't be sent; it is kept as a dead letter.
-async fn bury_orphan(context: &Context, claim: DeliveryClaim) {
+/// A delivery that can't be walked is kept as a dead letter.
+pub(super) async fn bury(context: &Context, claim: DeliveryClaim, reason: DeadLetterReason, detail: &str) {
+    let (dead, outcome) = dead_letter(context, claim.delivery.clone(), reason, detail);
+    write(context, DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Dead(dead) }).await;
+}
+
+/// What is written of a delivery that is given up before its next step.
+pub(super) fn dead_letter(
+    context: &Context,
+    delivery: Delivery,
+    reason: DeadLetterReason,
+    detail: &str,
+) -> (DeadLetter, OutcomeRecord) {
     let at = context.clock.now();
-    let delivery = claim.delivery.clone();
-    let (reason, detail) = (DeadLetterReason::SubscriptionRemoved, "the config has no such subscription".to_owned());
-    tracing::warn!(
-        event.id = %delivery.event.id, subscription = %delivery.subscription,
-        "given up: the config has no such subscription"
-    );
+    tracing::warn!(event.id = %delivery.event.id, subscription = %delivery.subscription, "given up: {detail}");
     let outcome = OutcomeRecord {
         event_id: delivery.event.id.clone(),
         position: delivery.event.position,
         subscription: Some(Arc::clone(&delivery.subscription)),
-        outcome: Some(Outcome::DeadLetter { reason, detail: detail.clone() }),
+        outcome: Some(Outcome::DeadLetter { reason, detail: detail.to_owned() }),
         attempts: delivery.attempts.clone(),
         notes: vec![],
         by: None,
         at,
     };
     context.tell_outcome(&delivery.event, outcome.outcome.as_ref().map(|outcome| (&delivery.subscription, outcome)));
-    let next = NextState::Dead(DeadLetter { delivery, reason, detail, at });
-    write(context, DeliverySettlement { claim, outcome: Some(outcome), next }).await;
+    (DeadLetter { delivery, reason, detail: detail.to_owned(), at }, outcome)
 }
 
 async fn write(context: &Context, settlement: DeliverySettlement) {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::advance::{Bodies, Conclusion, Duty, Progress, Rest, Taken, advance};
 use super::{Context, Snapshot, delivery};
 use crate::clock::Timestamp;
-use crate::delivery::{DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
+use crate::delivery::{DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
 use crate::event::Event;
 use crate::filter::Match;
 use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDelivery, Settled};
@@ -125,6 +125,33 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         claims.retain(|(_, claim)| claim.is_some());
         if let Some(claim) = held {
             delivery::settle(&context, &duties[number].0, claim, conclusion).await;
+        }
+    }
+}
+
+/// Settles an event that can't be walked: a dead letter for each subscription that wants it.
+pub(super) async fn bury(context: &Context, claim: EventClaim, reason: DeadLetterReason, detail: &str) {
+    let event = Arc::clone(&claim.event);
+    let head = EventHead::of(&event, claim.position);
+    let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+    let snapshot = context.snapshot.load_full();
+    for found in matches(context, &snapshot, &event).await.into_iter().filter(|found| found.filtered.is_none()) {
+        let subscription = Arc::clone(&found.subscription.name);
+        let id = DeliveryId::derive(&event, &subscription);
+        let work = Work::Run(Arc::clone(&event));
+        let delivery = Delivery { id, event: head.clone(), subscription, attempts: vec![], work };
+        let (dead, outcome) = delivery::dead_letter(context, delivery, reason, detail);
+        end.dead_letters.push(dead);
+        end.outcomes.push(outcome);
+    }
+    if end.outcomes.is_empty() {
+        end.outcomes.push(unmatched(&head, end.at));
+    }
+    match context.store.settle_event(end.settlement(claim)).await {
+        Ok(Settled::Written(_)) => {}
+        Ok(Settled::Lost) => tracing::warn!(event.id = %head.id, "another router has taken the event over"),
+        Err(error) => {
+            tracing::error!(event.id = %head.id, %error, "the event could not be settled; it will be claimed again")
         }
     }
 }

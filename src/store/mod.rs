@@ -150,6 +150,13 @@ pub struct DeliveryClaim {
     pub(crate) fence: u64,
 }
 
+impl DeliveryClaim {
+    /// The same claim once more, for the case that whoever settles this one panics. Only one of them may be settled.
+    pub(crate) fn again(&self) -> Self {
+        Self { delivery: self.delivery.clone(), fence: self.fence }
+    }
+}
+
 /// What [`Store::claim_due`] found.
 #[derive(Debug, Default)]
 pub struct DueDeliveries {

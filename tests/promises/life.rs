@@ -1,5 +1,6 @@
 //! The whole life of a delivery that keeps failing, on paused time: the real dispatcher and store, a scripted transport.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 struct Script {
     clock: Clock,
     answers: Vec<AttemptResult>,
-    /// How many attempts panic before the first one is answered.
-    panics: AtomicUsize,
+    /// Which attempts panic, and how many were begun.
+    panics: Range<usize>,
+    begun: AtomicUsize,
     requests: Mutex<Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>>,
 }
 
@@ -40,8 +42,8 @@ impl Transport for Script {
         number: u32,
         request: &Request,
     ) -> Attempt {
-        let panics = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        assert!(panics.is_err(), "this attempt is told to panic");
+        let begun = self.begun.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panics.contains(&begun), "this attempt is told to panic");
         let at = self.clock.now();
         let mut requests = self.requests.lock().unwrap();
         let result = self.answers[requests.len().min(self.answers.len() - 1)].clone();
@@ -56,15 +58,24 @@ fn answered(status: u16, retry_after: Option<Duration>) -> AttemptResult {
 }
 
 /// Runs one event against the script until it has its final outcome. Returns the requests and the outcome.
-async fn live(answers: Vec<AttemptResult>) -> (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Outcome) {
+async fn live(answers: Vec<AttemptResult>) -> Life {
     live_after_panics(0, answers).await
 }
 
 /// The same, after so many attempts that panicked.
-async fn live_after_panics(
-    panics: usize,
-    answers: Vec<AttemptResult>,
-) -> (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Outcome) {
+async fn live_after_panics(panics: usize, answers: Vec<AttemptResult>) -> Life {
+    live_as(0..panics, answers).await
+}
+
+/// The same; from the `first`-th attempt on all panic.
+async fn live_and_panic_after(first: usize, answers: Vec<AttemptResult>) -> Life {
+    live_as(first..usize::MAX, answers).await
+}
+
+/// The requests and the outcome.
+type Life = (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Outcome);
+
+async fn live_as(panics: Range<usize>, answers: Vec<AttemptResult>) -> Life {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::starting_at(Timestamp::from_millis(1_736_937_000_000));
     let store: Arc<dyn Store> =
@@ -101,7 +112,7 @@ async fn live_after_panics(
     let endpoint = EndpointState::new(endpoint);
     let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() };
     let snapshot = Snapshot::new(1, routes, vec![consumer]);
-    let script = Arc::new(Script { clock, answers, panics: AtomicUsize::new(panics), requests: Mutex::default() });
+    let script = Arc::new(Script { clock, answers, panics, begun: AtomicUsize::new(0), requests: Mutex::default() });
     let metrics = Metrics::default();
     let plugins = Arc::new(PluginHost::start(&Sandbox { threads: 1, cache: None }, metrics.clone()).unwrap());
     let dispatcher = Dispatcher::new(
@@ -199,4 +210,15 @@ async fn an_event_whose_walk_panics_is_walked_again_and_ends() {
     let (requests, outcome) = live_after_panics(3, vec![answered(500, None), answered(200, None)]).await;
     assert_eq!(outcome, Outcome::Delivered);
     assert_eq!(requests.iter().map(|request| request.1).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_each_time_becomes_a_dead_letter() {
+    let (requests, outcome) = live_after_panics(usize::MAX, vec![answered(200, None)]).await;
+    assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Panicked, .. }), "{outcome:?}");
+    assert_eq!(requests.len(), 0);
+    // The same for one that has outlived its event.
+    let (requests, outcome) = live_and_panic_after(1, vec![answered(500, None)]).await;
+    assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Panicked, .. }), "{outcome:?}");
+    assert_eq!(requests.len(), 1);
 }

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use crate::redis_load::Load;
 use crate::store_contract::{
     PATIENCE, all_outcomes, append, claim, claim_due_within, claim_within, delivered, event, events, nothing_to_claim,
-    outcome_of, rescheduled, settle,
+    outcome_of, rescheduled, schedule_one, settle,
 };
 use crate::support::eventually;
 use crate::support::fault_proxy::FaultProxy;
@@ -82,6 +82,33 @@ async fn lost_answers_make_no_duplicates_and_lose_nothing() {
     nothing_to_claim(&store).await;
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.backlog, stats.scheduled), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_whose_claim_was_not_answered_do_not_wait_for_the_end_of_their_lease() {
+    let server = RedisServer::start("no");
+    let proxy = FaultProxy::before(server.port()).await;
+    let lease = Duration::from_secs(600);
+    let options = RedisOptions { store: StoreOptions { lease, ..StoreOptions::default() }, ..options() };
+    let target = RedisTarget::Single(Secret::new(format!("redis://127.0.0.1:{}", proxy.port())));
+    let store: Arc<dyn Store> = Arc::new(RedisStore::open(target, options).await.unwrap());
+    let mut seen = HashSet::new();
+    for n in 0..30 {
+        schedule_one(&store, &format!("evt_{n}"), Hold::Wait(Duration::ZERO)).await;
+        // It hits the claim's answer, that of the read of the records behind it, or a heartbeat's.
+        proxy.lose_answers(1);
+        let claims = eventually("it falls due", PATIENCE, async || {
+            store.claim_due(9).await.ok().map(|due| due.claims).filter(|claims| !claims.is_empty())
+        });
+        for claim in claims.await {
+            assert!(seen.insert(claim.delivery.id.clone()), "it is held once");
+            let outcome = outcome_of(&claim.delivery, Outcome::Delivered);
+            let settlement = DeliverySettlement { claim, outcome: Some(outcome), next: NextState::Ended };
+            assert_eq!(store.settle_delivery(settlement).await.unwrap(), Settled::Written(()));
+        }
+    }
+    assert_eq!(seen.len(), 30);
+    assert_eq!(store.stats().await.unwrap().scheduled, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

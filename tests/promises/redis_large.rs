@@ -250,3 +250,29 @@ async fn a_settlement_that_is_refused_takes_no_other_with_it_and_does_not_come_a
     }
     assert!(all_dead_letters(&store).await.is_empty());
 }
+
+/// By hand, since such a call waits in the network for as long as a settlement takes.
+#[test]
+fn what_is_written_ahead_too_late_is_not_written() {
+    let server = RedisServer::start("no");
+    let script = include_str!("../../src/store/redis/scripts/write_ahead.lua");
+    let write = || {
+        let keys = ["6", "owner", "due", "dead", "set", "letters", "events"];
+        let arguments = ["60000", "g", "1-1", "dlv_1", "a letter"];
+        server.cli(&[&["eval", script], &keys[..], &arguments[..]].concat()).trim().to_owned()
+    };
+    for command in [
+        &["hset", "owner", "events", "1"][..],
+        &["xadd", "events", "1-1", "e", "x"],
+        &["xgroup", "create", "events", "g", "0"],
+        &["xreadgroup", "group", "g", "c", "streams", "events", ">"],
+    ] {
+        server.cli(command);
+    }
+    assert_eq!((write(), write()), ("WRITTEN".to_owned(), "WRITTEN".to_owned()));
+    assert_eq!(server.cli(&["xlen", "dead"]).trim(), "1", "once however often it is asked");
+    server.cli(&["del", "set"]);
+    server.cli(&["xack", "events", "g", "1-1"]);
+    assert_eq!(write(), "SETTLED");
+    assert_eq!(server.cli(&["xlen", "dead"]).trim(), "1", "and not after the settlement");
+}

@@ -93,7 +93,9 @@ impl<'a> Then<'a> {
             Outcome::Filtered { .. } => Some(Self::Filtered),
             Outcome::Dropped { plugin, reason } => Some(Self::Dropped(plugin, reason)),
             Outcome::DeadLetter { reason: DeadLetterReason::Plugin, detail } => Some(Self::GivenUp(detail)),
-            Outcome::DeadLetter { reason: DeadLetterReason::SubscriptionRemoved, .. } => None,
+            Outcome::DeadLetter {
+                reason: DeadLetterReason::SubscriptionRemoved | DeadLetterReason::Panicked, ..
+            } => None,
             Outcome::DeadLetter {
                 reason: DeadLetterReason::Exhausted | DeadLetterReason::Gone | DeadLetterReason::NotRetryable,
                 ..

@@ -137,6 +137,8 @@ struct Shared {
     look_again: AtomicBool,
     /// Where the next round over the partitions begins.
     next_partition: AtomicUsize,
+    /// By partition: the calls that claim what is due.
+    due_calls: Vec<tokio::sync::Mutex<schedule::Calls>>,
     /// Memory is nearly full, as the figures last said.
     is_short: AtomicBool,
     /// Why the servers are not fit to store events, if so.
@@ -233,6 +235,7 @@ impl RedisStore {
             common,
             by_events_key: partitions.iter().map(|keys| keys.events.clone()).zip(0..).collect(),
             membership: Membership::new(partitions.len()),
+            due_calls: partitions.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             partitions,
             options,
             ids: IdsBuckets::new(ids_bucket_ms),

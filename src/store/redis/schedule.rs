@@ -28,6 +28,14 @@ const LISTED_ENTRIES_MAX: usize = 100_000;
 /// How many records are fetched with one command: an answer of this many large bodies is still bearable.
 const FETCH_RECORDS_MAX: usize = 64;
 
+/// The calls that claim of a partition's schedule, one at a time. A number stays until the call's answer was made use of, so
+/// that the next one asks for the same again where that answer was lost.
+#[derive(Default)]
+pub(super) struct Calls {
+    last: u64,
+    open: bool,
+}
+
 struct Turn {
     partition: usize,
     claims: Vec<DeliveryClaim>,
@@ -78,8 +86,14 @@ pub(super) async fn claim_due(shared: &Shared, max: usize) -> Result<DueDeliveri
 async fn claim_partition(shared: &Shared, name: &str, partition: usize, limit: usize) -> Result<Turn, Fault> {
     let keys = &shared.partitions[partition];
     let lease = lease_of(name, shared.options.store.lease);
+    let mut calls = shared.due_calls[partition].lock().await;
+    let is_repeated = calls.open;
+    if !is_repeated {
+        *calls = Calls { last: calls.last + 1, open: true };
+    }
     let run = shared.link.run(&scripts::CLAIM_DUE, |command| {
-        command.arg(1).arg(&keys.due).arg(limit).arg(&lease);
+        command.arg(2).arg(&keys.due).arg(keys.owner(name));
+        command.arg(limit).arg(&lease).arg(calls.last).arg(u8::from(is_repeated));
     });
     let mut answer = reply::array(run.await?)?.into_iter();
     let mut number = || reply::number(&answer.next().unwrap_or(Value::Nil));
@@ -101,6 +115,7 @@ async fn claim_partition(shared: &Shared, name: &str, partition: usize, limit: u
             Err(why) => drop_damaged(shared, partition, &member, fence, &why).await,
         }
     }
+    calls.open = false;
     Ok(Turn { partition, claims, moved, next_in })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::fault::Fault;
-use super::keys::member;
+use super::keys::{GROUP, member};
 use super::settle::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, count_within, patiently};
 use super::settle_events::{EventItem, answer};
 use super::{Shared, reply, scripts};
@@ -168,12 +168,13 @@ async fn write_once(shared: &Shared, partition: u16, item: &EventItem, records: 
     };
     let keys = &shared.partitions[usize::from(partition)];
     let run = shared.link.run(&scripts::WRITE_AHEAD, |command| {
-        command.arg(5 + records.deliveries.len()).arg(keys.owner(&owner.name));
+        command.arg(6 + records.deliveries.len()).arg(keys.owner(&owner.name));
         command.arg(&keys.due).arg(&keys.dead).arg(keys.letters_ahead(item.id)).arg(&keys.letters);
+        command.arg(&keys.events);
         for (member, _) in &records.deliveries {
             command.arg(keys.record(member));
         }
-        command.arg(whole_millis(LIFE));
+        command.arg(whole_millis(LIFE)).arg(GROUP).arg(item.id.to_string());
         for (name, record) in records.deliveries.iter().chain(&records.letters) {
             command.arg(name).arg(record.as_slice());
         }
@@ -184,6 +185,8 @@ async fn write_once(shared: &Shared, partition: u16, item: &EventItem, records: 
             shared.membership.lose(item.generation);
             Ok(false)
         }
+        // Its entry was acknowledged by hand: there is nothing to settle any more.
+        "SETTLED" => Ok(false),
         _ => Err(Fault::strange("write ahead")),
     }
 }

@@ -1,11 +1,14 @@
 #!lua flags=allow-oom
 -- Writes a part of an event's settlement ahead of it, when it is too large for one call. What no settlement follows expires.
--- KEYS: 1 owner, 2 due, 3 dead, 4 set: the dead letters written, 5 letters, 6.. the records of the deliveries
--- ARGV: 1 life of what is written ahead in ms, then per delivery: member, record, then per dead letter: delivery's id, letter
--- -> 'WRITTEN', or 'LOST'
+-- KEYS: 1 owner, 2 due, 3 dead, 4 set: the dead letters written, 5 letters, 6 events, 7.. the records of the deliveries
+-- ARGV: 1 life of what is written ahead in ms, 2 group, 3 the event's entry, then per delivery: member, record,
+--       then per dead letter: delivery's id, letter
+-- -> 'WRITTEN', 'LOST', or 'SETTLED' when the event is settled already
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'LOST' end
-local at = 2
-for n = 6, #KEYS do
+-- A call of a connection that was given up may arrive after the settlement, which took the set away.
+if #redis.call('XPENDING', KEYS[6], ARGV[2], ARGV[3], ARGV[3], 1) == 0 then return 'SETTLED' end
+local at = 4
+for n = 7, #KEYS do
   -- A record that the schedule has already must not expire.
   if redis.call('ZSCORE', KEYS[2], ARGV[at]) then
     redis.call('SET', KEYS[n], ARGV[at + 1])
