@@ -1,9 +1,13 @@
-//! `branchline bench`: events per second and router CPU per event, beside a bare HTTP pipe in the same run.
+//! `branchline bench`: events per second and router CPU per event, beside a bare and a durable HTTP pipe in the same run.
 //!
 //! Load, receiver, pipe, router and Redis are processes of their own on loopback; every event is counted
 //! at the receiver, and a run ends when the last one has arrived. Machines are noisy: read the ratios.
 
+mod aims; // What the figures should be.
 mod chart; // The figures as a picture.
+mod durable_pipe; // Accept → stream → POST, and nothing else.
+mod fill; // What a store holds beforehand.
+mod growth; // How figures change with what grows, as a picture.
 mod host; // One plugin call, beside a bare wasmtime.
 mod load; // Producers: a closed loop, or an open one at a rate.
 mod pipe; // Accept → POST, and nothing else.
@@ -48,10 +52,13 @@ pub struct Options {
     /// Bytes of an event's envelope.
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     size: usize,
+    /// Events, or deliveries, that the store holds before the router starts, at most: for `backlog` and `retries`.
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    held: u64,
     /// Rounds; each runs every scenario once, and medians are shown.
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     rounds: usize,
-    /// One round, with a tenth of the events.
+    /// One round, with a tenth of the events and of what is held.
     #[arg(long)]
     quick: bool,
     /// The shipped plugins, for what needs more than `slack`: `chain`, `rest` and `host`.
@@ -73,14 +80,21 @@ enum Role {
     /// Count what arrives.
     #[command(hide = true)]
     Receiver { port: u16 },
-    /// Forward what arrives.
+    /// Forward what arrives, each request so many times.
     #[command(hide = true)]
-    Pipe { port: u16, receiver: u16 },
+    Pipe { port: u16, receiver: u16, copies: usize },
+    /// Forward what arrives through a stream of Redis.
+    #[command(hide = true)]
+    DurablePipe { port: u16, receiver: u16, redis: String },
 }
 
 impl Options {
     fn events(&self) -> u64 {
         if self.quick { self.events / 10 } else { self.events }
+    }
+
+    fn held(&self) -> u64 {
+        if self.quick { self.held / 10 } else { self.held }
     }
 
     fn rounds(&self) -> usize {
@@ -111,9 +125,14 @@ impl Options {
 
 /// Runs the bench, or one of its processes.
 pub fn run(options: &Options) -> Result<(), Error> {
-    match options.role {
-        Some(Role::Receiver { port }) => return runtime()?.block_on(receiver::run(port)),
-        Some(Role::Pipe { port, receiver }) => return runtime()?.block_on(pipe::run(port, receiver)),
+    match &options.role {
+        &Some(Role::Receiver { port }) => return runtime()?.block_on(receiver::run(port)),
+        &Some(Role::Pipe { port, receiver, copies }) => {
+            return runtime()?.block_on(pipe::run(port, receiver, copies));
+        }
+        Some(Role::DurablePipe { port, receiver, redis }) => {
+            return runtime()?.block_on(durable_pipe::run(*port, *receiver, redis));
+        }
         None => {}
     }
     let groups = options.groups();
@@ -135,6 +154,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let duration = if options.quick { HOST_DURATION / 10 } else { HOST_DURATION };
         report.host = host::measure(&options.plugins, options.size, duration)?;
     }
+    report.aims = aims::of(&report);
     if let Some(folder) = &options.out {
         write(&report, folder)?;
     }
@@ -152,17 +172,17 @@ async fn measure(options: &Options, groups: &[Group], has_redis: bool, report: &
     for round in 1..=options.rounds() {
         for (scenario, runs) in scenarios.iter().zip(&mut runs) {
             eprintln!("round {round} of {}: {} …", options.rounds(), scenario.name);
-            runs.push(run::closed_loop(scenario, options).await?);
+            runs.push(run::run(scenario, options).await?);
         }
     }
     report.scenarios = report::rows(&scenarios, &runs);
     let router = if has_redis { System::Redis("everysec") } else { System::Embedded };
-    let work = scenario::pipe(Group::Latency, options.size).work;
+    let work = scenario::plain(options.size);
     if groups.contains(&Group::Latency) {
         let name = if has_redis { "redis everysec" } else { "embedded" };
         eprintln!("{name}: what it can do …");
-        let scenario = Scenario { group: Group::Latency, name: name.to_owned(), system: router, work };
-        let rate = run::closed_loop(&scenario, options).await?.events_per_second * LATENCY_SHARE;
+        let scenario = Scenario { group: Group::Latency, name: name.to_owned(), at: None, system: router, work };
+        let rate = run::run(&scenario, options).await?.events_per_second * LATENCY_SHARE;
         for (name, system) in [("bare pipe", System::Pipe), (name, router)] {
             eprintln!("{name}, {rate:.0} events/s …");
             let latency = run::open_loop(name, system, &work, rate, options).await?;
@@ -176,16 +196,22 @@ async fn measure(options: &Options, groups: &[Group], has_redis: bool, report: &
     Ok(())
 }
 
-/// The scenarios that are asked for and can be run, a pipe for each size of events before them.
+/// The scenarios that are asked for and can be run; before them the pipes they are compared with, for each size of events.
 fn scenarios(options: &Options, groups: &[Group], has_redis: bool) -> Vec<Scenario> {
-    let mut asked: Vec<Scenario> = groups.iter().flat_map(|group| scenario::of(*group, options.size)).collect();
+    let mut asked: Vec<Scenario> =
+        groups.iter().flat_map(|group| scenario::of(*group, options.size, options.held())).collect();
     asked.retain(|scenario| options.wants(&scenario.name));
-    asked.retain(|scenario| has_redis || !matches!(scenario.system, System::Redis(_)));
+    asked.retain(|scenario| has_redis || scenario.system.fsync().is_none());
     let mut sizes: Vec<usize> = asked.iter().map(|scenario| scenario.work.size).collect();
     sizes.sort_unstable();
     sizes.dedup();
     let pipes = sizes.into_iter().map(|size| scenario::pipe(Group::Stores, size));
-    pipes.chain(asked).collect()
+    let mut on_redis: Vec<_> =
+        asked.iter().filter_map(|scenario| Some((scenario.work.size, scenario.system.fsync()?))).collect();
+    on_redis.sort_unstable();
+    on_redis.dedup();
+    let durable_pipes = on_redis.into_iter().map(|(size, fsync)| scenario::durable_pipe(size, fsync));
+    pipes.chain(durable_pipes).chain(asked).collect()
 }
 
 fn json(report: &Report) -> String {

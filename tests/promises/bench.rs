@@ -33,9 +33,23 @@ fn the_bench_counts_every_event_and_compares_with_the_pipe() {
 }
 
 #[test]
+fn what_grows_is_measured_and_drawn_and_waits_in_the_store_beforehand() {
+    let (report, out) = bench(&["--scenario", "backlog", "--scenario", "retries", "--only", "00", "--held", "50000"]);
+    let rows = report["scenarios"].as_array().unwrap();
+    let at: Vec<_> = rows.iter().filter_map(|row| Some((row["group"].as_str()?, row["at"].as_u64()?))).collect();
+    assert_eq!(at, [("Backlog", 500), ("Backlog", 5000), ("Retries", 500), ("Retries", 5000)]);
+    assert!(rows.iter().all(|row| row["eventsPerSecond"].as_f64().unwrap() > 0.0), "{rows:#?}");
+    assert_eq!(rows[1]["scenario"], "durable pipe, everysec");
+    let of_durable = rows[4]["eventsPerSecond"].as_f64().unwrap() / rows[1]["eventsPerSecond"].as_f64().unwrap();
+    assert!((rows[4]["ofTheDurablePipe"].as_f64().unwrap() - of_durable).abs() < 1e-9);
+    let picture = std::fs::read_to_string(out.path().join("bench.svg")).unwrap();
+    assert!(picture.contains("events/s by deliveries that wait for a retry"), "{picture}");
+}
+
+#[test]
 fn one_failing_endpoint_of_ten_and_a_router_at_rest_are_measured() {
     let (report, _out) = bench(&["--scenario", "failing", "--scenario", "rest", "--only", "one fails"]);
-    let failing = &report["scenarios"][1];
+    let failing = report["scenarios"].as_array().unwrap().last().unwrap();
     assert_eq!(failing["scenario"], "10 endpoints, one fails");
     let (events, deliveries) = (&failing["eventsPerSecond"], &failing["deliveriesPerSecond"]);
     assert!((deliveries.as_f64().unwrap() / events.as_f64().unwrap() - 9.0).abs() < 1e-6, "{failing}");

@@ -40,7 +40,7 @@ const CRATES: [(&str, &[&str]); 16] = [
     ("hyper_rustls", &["src/cli"]),
     ("indicatif", &["src/cli"]),
     ("prometheus_client", &["src/metrics.rs"]),
-    ("redis", &["src/store/redis"]),
+    ("redis", &["src/store/redis", "src/cli/bench/durable_pipe.rs"]), // The pipe is what the store is compared with.
     ("rusqlite", &["src/store/embedded"]),
     ("rustls", &["src/send", "src/tls.rs"]),
     ("tracing_subscriber", &["src/cli"]),

@@ -1,7 +1,9 @@
-//! The figures as a picture: a bar for each scenario, its share of the bare pipe.
+//! The figures as a picture: a bar for each scenario, its share of the bare pipe; below them, how figures grow.
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::growth;
 use super::report::Row;
 
 const BAR_HEIGHT: u32 = 26;
@@ -16,14 +18,26 @@ pub fn svg(rows: &[Row]) -> Result<String, String> {
     Ok(text)
 }
 
-fn draw(text: &mut String, rows: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
-    let height = rows.len() as u32 * BAR_HEIGHT + MARGINS_HEIGHT;
-    let area = SVGBackend::with_string(text, (WIDTH, height)).into_drawing_area();
+fn draw<'a>(text: &'a mut String, rows: &[Row]) -> Result<(), Box<dyn std::error::Error + 'a>> {
+    // What is a point of a curve below needs no bar.
+    let bars: Vec<&Row> = rows.iter().filter(|row| row.at.is_none()).collect();
+    let height = bars.len() as u32 * BAR_HEIGHT + MARGINS_HEIGHT;
+    let area = SVGBackend::with_string(text, (WIDTH, height + growth::height(rows))).into_drawing_area();
     area.fill(&WHITE)?;
+    let (area, below) = area.split_vertically(height);
+    growth::draw(&below, rows)?;
+    draw_bars(&area, &bars)?;
+    Ok(())
+}
+
+fn draw_bars<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    rows: &[&Row],
+) -> Result<(), Box<dyn std::error::Error + 'a>> {
     let most = rows.iter().map(|row| row.of_the_pipe * 100.0).fold(100.0, f64::max);
     // The first row on top: the axis counts upwards.
     let row_at = |place: &usize| rows.len().checked_sub(place + 1).and_then(|place| rows.get(place));
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .caption("deliveries per second, % of the bare pipe", ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(36)
@@ -54,7 +68,6 @@ fn draw(text: &mut String, rows: &[Row]) -> Result<(), Box<dyn std::error::Error
         let label = format!("{:.0} % ({figure:.0}/s)", share(place));
         Text::new(label, (share(place) + 1.0, SegmentValue::CenterOf(place)), ("sans-serif", 13))
     }))?;
-    area.present()?;
     Ok(())
 }
 

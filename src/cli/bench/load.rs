@@ -14,20 +14,21 @@ use super::process::{BENCH_KEY, monotonic_nanos};
 use crate::cli::Error;
 
 /// Where and how to send.
-pub struct Producers {
-    pub port: u16,
+pub struct Producers<'a> {
+    /// Connections take turns at them.
+    pub ports: &'a [u16],
     pub connections: usize,
     pub size: usize,
 }
 
-impl Producers {
+impl Producers<'_> {
     /// Sends events numbered from `first`; returns how long each waited for its answer.
     pub async fn send(&self, first: u64, events: u64) -> Result<Vec<Duration>, Error> {
         let mut connections = JoinSet::new();
         let count = self.connections as u64;
         for connection in 0..count {
             let numbers = (first + connection..first + events).step_by(self.connections);
-            connections.spawn(send_on_one(self.port, self.size, numbers.collect()));
+            connections.spawn(send_on_one(self.port(connection), self.size, numbers.collect()));
         }
         let mut latencies = Vec::with_capacity(usize::try_from(events).unwrap_or(0));
         while let Some(done) = connections.join_next().await {
@@ -40,16 +41,18 @@ impl Producers {
     /// Sends events at a rate, each when it is due or as soon as its connection is free after that; returns how long
     /// after it was due each was answered. Threads sleep more exactly than the runtime's timers, which count milliseconds.
     pub async fn send_at_rate(&self, first: u64, events: u64, per_second: f64) -> Result<Vec<Duration>, Error> {
-        let Self { port, connections, size } = *self;
+        let Self { connections, size, .. } = *self;
+        let ports: Vec<u16> = (0..connections as u64).map(|connection| self.port(connection)).collect();
         let sending = tokio::task::spawn_blocking(move || {
             let begin = Instant::now() + Duration::from_millis(50);
-            let one = |connection: u64| {
+            let one = |connection: u64, port: u16| {
                 let due = |number: u64| begin + Duration::from_secs_f64(number as f64 / per_second);
                 let numbers = (connection..events).step_by(connections);
                 send_when_due(port, size, numbers.map(|number| (first + number, due(number))))
             };
             thread::scope(|scope| {
-                let threads: Vec<_> = (0..connections as u64).map(|k| scope.spawn(move || one(k))).collect();
+                let threads: Vec<_> =
+                    (0..).zip(ports).map(|(connection, port)| scope.spawn(move || one(connection, port))).collect();
                 let mut latencies = Vec::with_capacity(usize::try_from(events).unwrap_or(0));
                 for thread in threads {
                     latencies.extend(thread.join().map_err(|_| std::io::Error::other("a thread panicked"))??);
@@ -59,6 +62,10 @@ impl Producers {
         });
         let sent = sending.await.map_err(|error| Error::Failed(format!("the producers ended badly: {error}")))?;
         sent.map_err(|error: std::io::Error| Error::Failed(format!("a producer failed: {error}")))
+    }
+
+    fn port(&self, connection: u64) -> u16 {
+        self.ports[connection as usize % self.ports.len()]
     }
 }
 
@@ -104,6 +111,9 @@ async fn send_on_one(port: u16, size: usize, numbers: Vec<u64>) -> std::io::Resu
     }
     Ok(latencies)
 }
+
+/// The source that takes the events.
+pub const SOURCE: &str = "bench";
 
 /// What stands before the time at which an event was due, in an event that tells it.
 pub const DUE: &str = r#""dueNanos":"#;

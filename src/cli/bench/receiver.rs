@@ -104,6 +104,11 @@ fn due(body: &[u8]) -> Option<u64> {
     digits.copied().map(char::from).collect::<String>().parse().ok()
 }
 
+/// How many events the receiver on `port` has counted.
+pub async fn count(port: u16) -> Result<u64, Error> {
+    ask(&client(), port, "/").await
+}
+
 /// Waits until the receiver on `port` has counted `count` events; more than that is an error.
 pub async fn wait_for_count(port: u16, count: u64) -> Result<(), Error> {
     let client = client();

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::aims::Aim;
 use super::host::Call;
 use super::run::{Figures, Latency, Rest};
-use super::scenario::{Scenario, System};
+use super::scenario::{self, Group, Scenario, System};
 
 /// All of a bench's figures.
 #[derive(Debug, Default, Serialize)]
@@ -22,17 +23,25 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest: Option<Rest>,
     pub host: Vec<Call>,
+    pub aims: Vec<Aim>,
 }
 
 /// A scenario's medians.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    pub group: String,
+    #[serde(serialize_with = "as_name")]
+    pub group: Group,
     pub scenario: String,
+    /// How much there is of what grows in its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
     pub event_bytes: usize,
     /// Its deliveries per second over the events per second of the pipe, for events of this size.
     pub of_the_pipe: f64,
+    /// The same over the durable pipe's, on the same kind of Redis; there is none for what runs without Redis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_the_durable_pipe: Option<f64>,
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -49,18 +58,28 @@ pub struct LatencyRow {
 /// Rows of the medians of each scenario's runs.
 pub fn rows(scenarios: &[Scenario], runs: &[Vec<Figures>]) -> Vec<Row> {
     let medians: Vec<Figures> = runs.iter().map(|runs| medians(runs)).collect();
-    let pipe = |size: usize| {
-        let found = scenarios.iter().position(|other| other.system == System::Pipe && other.work.size == size);
-        found.map_or(f64::NAN, |place| medians[place].events_per_second)
+    let rate_of = |system: System, size: usize| {
+        let is_it = |other: &Scenario| other.system == system && other.work == scenario::plain(size);
+        scenarios.iter().position(is_it).map(|place| medians[place].events_per_second)
     };
-    let rows = scenarios.iter().zip(&medians).map(|(scenario, figures)| Row {
-        group: format!("{:?}", scenario.group),
-        scenario: scenario.name.clone(),
-        event_bytes: scenario.work.size,
-        of_the_pipe: figures.deliveries_per_second / pipe(scenario.work.size),
-        figures: *figures,
+    let rows = scenarios.iter().zip(&medians).map(|(scenario, figures)| {
+        let (size, rate) = (scenario.work.size, figures.deliveries_per_second);
+        let durable = scenario.system.fsync().and_then(|fsync| rate_of(System::DurablePipe(fsync), size));
+        Row {
+            group: scenario.group,
+            scenario: scenario.name.clone(),
+            at: scenario.at,
+            event_bytes: size,
+            of_the_pipe: rate / rate_of(System::Pipe, size).unwrap_or(f64::NAN),
+            of_the_durable_pipe: durable.map(|durable| rate / durable),
+            figures: *figures,
+        }
     });
     rows.collect()
+}
+
+fn as_name<S: Serializer>(group: &Group, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{group:?}"))
 }
 
 fn medians(runs: &[Figures]) -> Figures {
@@ -97,11 +116,12 @@ impl Report {
         if !self.scenarios.is_empty() {
             writeln!(
                 text,
-                "\n{:<31} {:>9} {:>12} {:>8} {:>13} {:>12} {:>11} {:>11} {:>8}",
+                "\n{:<31} {:>9} {:>12} {:>8} {:>11} {:>13} {:>12} {:>11} {:>11} {:>8}",
                 "scenario",
                 "events/s",
                 "deliveries/s",
                 "of pipe",
+                "of durable",
                 "router µs/ev",
                 "redis µs/ev",
                 "202 p50 ms",
@@ -109,14 +129,15 @@ impl Report {
                 "peak MiB"
             )?;
         }
-        for Row { scenario, of_the_pipe, figures: f, .. } in &self.scenarios {
+        for Row { scenario, of_the_pipe, of_the_durable_pipe, figures: f, .. } in &self.scenarios {
             let share = of_the_pipe * 100.0;
+            let durable = of_the_durable_pipe.map_or("–".to_owned(), |share| format!("{:.0}%", share * 100.0));
             let (events, deliveries) = (f.events_per_second, f.deliveries_per_second);
             let (router, store) = (f.router_cpu_micros_per_event, f.store_cpu_micros_per_event);
             let (p50, p99, memory) = (f.accept_p50_ms, f.accept_p99_ms, f.peak_memory_mib);
             writeln!(
                 text,
-                "{scenario:<31} {events:>9.0} {deliveries:>12.0} {share:>7.0}% {router:>13.1} {store:>12.1} {p50:>11.2} {p99:>11.2} {memory:>8.0}"
+                "{scenario:<31} {events:>9.0} {deliveries:>12.0} {share:>7.0}% {durable:>11} {router:>13.1} {store:>12.1} {p50:>11.2} {p99:>11.2} {memory:>8.0}"
             )?;
         }
         if !self.latency.is_empty() {
@@ -157,6 +178,12 @@ impl Report {
                 call.over_bare * 100.0,
                 call.two_threads
             )?;
+        }
+        if !self.aims.is_empty() {
+            writeln!(text, "\n{:<72} {:>9} {:>18}", "aim", "measured", "aimed at")?;
+        }
+        for aim in &self.aims {
+            writeln!(text, "{aim}")?;
         }
         Ok(())
     }

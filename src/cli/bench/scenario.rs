@@ -11,8 +11,16 @@ pub enum Group {
     FanOut,
     /// Events from 1 KiB to 1 MiB.
     Size,
+    /// One subscription to ten thousand, of which one wants the events.
+    Subscriptions,
     /// Chains of no to five plugins.
     Chain,
+    /// A backlog of up to `--held` events that is drained.
+    Backlog,
+    /// Up to `--held` deliveries that wait for a retry while events come.
+    Retries,
+    /// One to three routers over one Redis.
+    Routers,
     /// One of ten endpoints that fails.
     Failing,
     /// Memory at rest and time to start, with ten plugins and a thousand subscriptions.
@@ -22,8 +30,33 @@ pub enum Group {
 }
 
 impl Group {
-    pub const ALL: [Self; 8] =
-        [Self::Stores, Self::Latency, Self::FanOut, Self::Size, Self::Chain, Self::Failing, Self::Rest, Self::Host];
+    pub const ALL: [Self; 12] = [
+        Self::Stores,
+        Self::Latency,
+        Self::FanOut,
+        Self::Size,
+        Self::Subscriptions,
+        Self::Chain,
+        Self::Backlog,
+        Self::Retries,
+        Self::Routers,
+        Self::Failing,
+        Self::Rest,
+        Self::Host,
+    ];
+
+    /// What grows from one scenario of the group to the next, in the words of an axis.
+    pub const fn grows(self) -> Option<&'static str> {
+        match self {
+            Self::Size => Some("KiB of an event"),
+            Self::Subscriptions => Some("subscriptions, one of which wants the events"),
+            Self::Chain => Some("plugins in a chain"),
+            Self::Backlog => Some("events in the backlog that is drained; 0: events as they come"),
+            Self::Retries => Some("deliveries that wait for a retry"),
+            Self::Routers => Some("routers on one Redis and two cores"),
+            Self::Stores | Self::Latency | Self::FanOut | Self::Failing | Self::Rest | Self::Host => None,
+        }
+    }
 }
 
 /// What stands between producers and receiver.
@@ -31,13 +64,25 @@ impl Group {
 pub enum System {
     /// Accept → POST, nothing else.
     Pipe,
+    /// The same through a stream of Redis, with this `appendfsync`.
+    DurablePipe(&'static str),
     /// The router on Redis, with this `appendfsync`.
     Redis(&'static str),
     /// The router on its own store.
     Embedded,
 }
 
-/// What the router is given to do. The pipe knows only the size.
+impl System {
+    /// The `appendfsync` of its Redis, if it has one.
+    pub fn fsync(self) -> Option<&'static str> {
+        match self {
+            Self::DurablePipe(fsync) | Self::Redis(fsync) => Some(fsync),
+            Self::Pipe | Self::Embedded => None,
+        }
+    }
+}
+
+/// What the router is given to do. The pipes know only the size; the bare one POSTs for each that wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     /// Bytes of an event's envelope.
@@ -52,6 +97,12 @@ pub struct Work {
     pub others: usize,
     /// How many of the wanting ones' endpoints answer 500.
     pub failing: usize,
+    /// Routers over one store; producers share them.
+    pub routers: usize,
+    /// Events that the store holds before the router starts; nothing else is sent then.
+    pub backlog: u64,
+    /// Deliveries that wait in the store for a retry that is far away.
+    pub waiting: u64,
 }
 
 /// A system under some work.
@@ -59,6 +110,8 @@ pub struct Work {
 pub struct Scenario {
     pub group: Group,
     pub name: String,
+    /// How much there is of what [grows](Group::grows) in its group.
+    pub at: Option<u64>,
     pub system: System,
     pub work: Work,
 }
@@ -67,8 +120,8 @@ impl Scenario {
     /// Deliveries that arrive for each event.
     pub fn deliveries(&self) -> usize {
         match self.system {
-            System::Pipe => 1,
-            System::Redis(_) | System::Embedded => self.work.wanting - self.work.failing,
+            System::DurablePipe(_) => 1,
+            System::Pipe | System::Redis(_) | System::Embedded => self.work.wanting - self.work.failing,
         }
     }
 
@@ -82,18 +135,29 @@ impl Scenario {
 /// The pipe, for events of this size: what the others are compared with.
 pub fn pipe(group: Group, size: usize) -> Scenario {
     let name = if size == 1024 { "bare pipe".to_owned() } else { format!("bare pipe, {} KiB", size / 1024) };
-    Scenario { group, name, system: System::Pipe, work: plain(size) }
+    Scenario { group, name, at: None, system: System::Pipe, work: plain(size) }
 }
 
-fn plain(size: usize) -> Work {
-    Work { size, plugins: 0, condition: false, wanting: 1, others: 0, failing: 0 }
+/// The durable pipe that a router on Redis is compared with.
+pub fn durable_pipe(size: usize, fsync: &'static str) -> Scenario {
+    let size_text = if size == 1024 { String::new() } else { format!(", {} KiB", size / 1024) };
+    let name = format!("durable pipe, {fsync}{size_text}");
+    Scenario { group: Group::Stores, name, at: None, system: System::DurablePipe(fsync), work: plain(size) }
+}
+
+/// One router, one subscription that wants every event, no plugin.
+pub fn plain(size: usize) -> Work {
+    Work { size, plugins: 0, condition: false, wanting: 1, others: 0, failing: 0, routers: 1, backlog: 0, waiting: 0 }
 }
 
 /// The scenarios of a group, but for the pipes, and those of groups that are measured in another way.
-pub fn of(group: Group, size: usize) -> Vec<Scenario> {
+/// `held` is the most that a store holds beforehand.
+pub fn of(group: Group, size: usize, held: u64) -> Vec<Scenario> {
     let plain = plain(size);
     let everysec = System::Redis("everysec");
-    let scenario = |name: &str, system, work| Scenario { group, name: name.to_owned(), system, work };
+    let scenario = |name: &str, system, work| Scenario { group, name: name.to_owned(), at: None, system, work };
+    let point = |at: u64, name: String, work| Scenario { group, name, at: Some(at), system: everysec, work };
+    let held = [0, held / 100, held / 10, held];
     match group {
         Group::Stores => vec![
             scenario("redis everysec", everysec, plain),
@@ -106,15 +170,31 @@ pub fn of(group: Group, size: usize) -> Vec<Scenario> {
         Group::FanOut => vec![
             scenario("1 subscription", everysec, plain),
             scenario("10 subscriptions", everysec, Work { wanting: 10, ..plain }),
+            scenario("bare pipe, 10 POSTs", System::Pipe, Work { wanting: 10, ..plain }),
             scenario("1, and 100 of other events", everysec, Work { others: 100, ..plain }),
             scenario("1, and 10,000 of other events", everysec, Work { others: 10_000, ..plain }),
         ],
         Group::Size => [1, 4, 16, 64, 256, 1024]
-            .iter()
-            .map(|kib| scenario(&format!("redis everysec, {kib} KiB"), everysec, Work { size: kib * 1024, ..plain }))
-            .collect(),
+            .map(|kib: usize| {
+                point(kib as u64, format!("redis everysec, {kib} KiB"), Work { size: kib * 1024, ..plain })
+            })
+            .to_vec(),
+        Group::Subscriptions => [1, 10, 100, 1_000, 10_000]
+            .map(|count: usize| {
+                point(count as u64, format!("subscriptions: {count}"), Work { others: count - 1, ..plain })
+            })
+            .to_vec(),
         Group::Chain => (0..=5)
-            .map(|plugins| scenario(&format!("chain of {plugins}"), everysec, Work { plugins, ..plain }))
+            .map(|plugins| point(plugins as u64, format!("chain of {plugins}"), Work { plugins, ..plain }))
+            .collect(),
+        Group::Backlog => {
+            held.map(|backlog| point(backlog, format!("backlog: {backlog}"), Work { backlog, ..plain })).to_vec()
+        }
+        Group::Retries => held
+            .map(|waiting| point(waiting, format!("retries waiting: {waiting}"), Work { waiting, ..plain }))
+            .to_vec(),
+        Group::Routers => (1..=3)
+            .map(|routers| point(routers as u64, format!("routers: {routers}"), Work { routers, ..plain }))
             .collect(),
         Group::Failing => vec![
             scenario("10 endpoints", everysec, Work { wanting: 10, ..plain }),
@@ -134,7 +214,7 @@ mod tests {
         use clap::ValueEnum;
         assert_eq!(Group::ALL.as_slice(), Group::value_variants());
         for group in Group::ALL {
-            let mut names: Vec<_> = of(group, 1024).into_iter().map(|scenario| scenario.name).collect();
+            let mut names: Vec<_> = of(group, 1024, 1_000_000).into_iter().map(|scenario| scenario.name).collect();
             let count = names.len();
             names.sort();
             names.dedup();
@@ -145,7 +225,7 @@ mod tests {
     #[test]
     fn runs_are_about_as_long_whatever_an_event_costs() {
         let work = Work { wanting: 10, failing: 1, ..plain(1024) };
-        let wide = Scenario { group: Group::FanOut, name: String::new(), system: System::Embedded, work };
+        let wide = Scenario { group: Group::FanOut, name: String::new(), at: None, system: System::Embedded, work };
         assert_eq!((wide.events(60_000), wide.deliveries()), (6_000, 9));
         assert_eq!(pipe(Group::Size, 1 << 20).events(60_000), 468);
         assert_eq!(pipe(Group::Size, 1 << 20).events(600), 200, "never so few that chance decides");

@@ -5,23 +5,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::process::{self, Child, Folder, free_port};
-use super::receiver;
 use super::scenario::{System, Work};
+use super::{fill, load, receiver};
 use crate::cli::Error;
 use crate::cli::demo::SLACK_COMPONENT;
 
 /// Everything a run needs, started. Dropping it ends all of it.
 pub struct Setup {
-    /// The pipe or the router.
-    pub system: Child,
+    /// The pipe, or the routers.
+    pub systems: Vec<Child>,
     pub redis: Option<Child>,
-    /// Where producers send to.
-    pub port: u16,
+    /// Where producers send to, for each of the systems.
+    pub ports: Vec<u16>,
     pub receiver_port: u16,
-    /// From the system's start until it took connections.
+    /// From the start of the last of the systems until it took connections.
     pub started_in: Duration,
     _receiver: Child,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Setup {
@@ -31,38 +31,54 @@ impl Setup {
         let receiver_port = free_port()?;
         let receiver = Child::of_bench(["receiver", &receiver_port.to_string()], folder.path())?;
         process::wait_for_port(receiver_port).await?;
-        let port = free_port()?;
-        let (store, redis) = match system {
-            System::Pipe => {
-                let began = Instant::now();
-                let system = Child::of_bench(["pipe", &port.to_string(), &receiver_port.to_string()], folder.path())?;
+        let (store, redis) = match system.fsync() {
+            Some(fsync) => {
+                let port = free_port()?;
+                let redis = Child::redis(port, fsync, folder.path())?;
                 process::wait_for_port(port).await?;
-                let started_in = began.elapsed();
-                return Ok(Self {
-                    system,
-                    redis: None,
-                    port,
-                    receiver_port,
-                    started_in,
-                    _receiver: receiver,
-                    _folder: folder,
-                });
+                (format!("redis://127.0.0.1:{port}"), Some(redis))
             }
-            System::Embedded => (format!("file:{}", folder.path().join("data").display()), None),
-            System::Redis(fsync) => {
-                let redis_port = free_port()?;
-                let redis = Child::redis(redis_port, fsync, folder.path())?;
-                process::wait_for_port(redis_port).await?;
-                (format!("redis://127.0.0.1:{redis_port}"), Some(redis))
-            }
+            None => (format!("file:{}", folder.path().join("data").display()), None),
         };
-        let config = Config { store: &store, port, receiver_port, work, plugins: shipped(plugins)? };
-        let config = config.write(folder.path())?;
+        let mut setup = Self {
+            systems: Vec::new(),
+            redis,
+            ports: Vec::new(),
+            receiver_port,
+            started_in: Duration::ZERO,
+            _receiver: receiver,
+            folder,
+        };
+        fill::fill(&store, work).await?;
+        for _ in 0..work.routers {
+            setup.start_one(system, &store, work, plugins).await?;
+        }
+        Ok(setup)
+    }
+
+    async fn start_one(
+        &mut self,
+        system: System,
+        store: &str,
+        work: &Work,
+        plugins: Option<&Path>,
+    ) -> Result<(), Error> {
+        let (port, receiver_port) = (free_port()?, self.receiver_port);
+        let folder = self.folder.path().join(format!("system-{}", self.systems.len()));
+        std::fs::create_dir(&folder).map_err(|error| Error::Failed(format!("`{}`: {error}", folder.display())))?;
+        let [to, on, copies] = [port.to_string(), receiver_port.to_string(), work.wanting.to_string()];
+        let config = Config { store, port, receiver_port, work, plugins: shipped(plugins)? }.write(&folder)?;
         let began = Instant::now();
-        let system = Child::serve(&config, folder.path())?;
+        let system = match system {
+            System::Pipe => Child::of_bench(["pipe", &to, &on, &copies], &folder)?,
+            System::DurablePipe(_) => Child::of_bench(["durable-pipe", &to, &on, store], &folder)?,
+            System::Redis(_) | System::Embedded => Child::serve(&config, &folder)?,
+        };
         process::wait_for_port(port).await?;
-        let started_in = began.elapsed();
-        Ok(Self { system, redis, port, receiver_port, started_in, _receiver: receiver, _folder: folder })
+        self.started_in = began.elapsed();
+        self.systems.push(system);
+        self.ports.push(port);
+        Ok(())
     }
 }
 
@@ -101,10 +117,12 @@ impl Config<'_> {
 
     fn text(&self, admin: u16) -> String {
         let Self { store, port, receiver_port, work, plugins } = self;
+        let (source, backlog_max) = (load::SOURCE, 1_000_000 + work.backlog + work.waiting);
         let mut text = format!(
             r#"
 [ingest]
 listen = "127.0.0.1:{port}"
+backlog_events_max = {backlog_max}
 [admin]
 listen = "127.0.0.1:{admin}"
 [store]
@@ -113,7 +131,7 @@ url = "{store}"
 allow_networks = ["127.0.0.0/8"]
 [log]
 level = "info"
-[sources.bench]
+[sources.{source}]
 path = "/v1/events"
 auth = {{ bearer = [{{ env = "BENCH_KEY" }}] }}
 [plugins.slack]
