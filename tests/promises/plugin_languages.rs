@@ -173,3 +173,19 @@ fn the_filter_of_the_guide_is_the_one_that_the_sdk_compiles() {
     let filter = blocks(&guide, "rust").next().unwrap();
     assert_eq!(Some(filter), blocks(&readme, "rust").next());
 }
+
+#[test]
+fn a_filter_is_under_10_lines_and_slack_under_80() {
+    let slack = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/slack/src");
+    let files: Vec<_> = std::fs::read_dir(slack).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let slack: usize = files.iter().map(|file| lines_of_code(&std::fs::read_to_string(file).unwrap())).sum();
+    assert!((1..80).contains(&slack), "slack has {slack} lines");
+    let filter = lines_of_code(blocks(&page("docs/plugins.md"), "rust").next().unwrap());
+    assert!((1..10).contains(&filter), "the filter has {filter} lines");
+}
+
+/// Without comments, blank lines and the tests at a file's end. The lines are those of rustfmt, which is run over the plugins too.
+fn lines_of_code(source: &str) -> usize {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default().lines().map(str::trim);
+    code.filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}

@@ -2,11 +2,12 @@
 //! config may replace and the payload's fields below it. Nothing an event holds can ping anyone,
 //! show as markup, or make Discord refuse the message for its length.
 
-mod templates; // What is said when the config says nothing, and in which colour.
+mod colour; // At the embed's edge, by the kind of event.
 
+use branchline_plugin::phrases::{self, Markup};
 use branchline_plugin::serde_json::Value;
 use branchline_plugin::template::Templates;
-use branchline_plugin::{Error, Event, Verdict, plugin, text, value};
+use branchline_plugin::{Error, Event, Verdict, check, plugin, text, value};
 use serde::{Deserialize, Serialize};
 
 plugin!(handle, check);
@@ -24,6 +25,8 @@ const FOOTER_CHARACTERS_MAX: usize = 300;
 /// Up to this length a field stands beside others.
 const INLINE_CHARACTERS_MAX: usize = 40;
 
+const MARKDOWN: Markup = Markup { bold: "**", alarm: "" };
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -36,19 +39,12 @@ struct Config {
 }
 
 fn check(config: &Config) -> Result<(), String> {
-    if let Some(name) = &config.username {
-        if !(1..=USERNAME_CHARACTERS_MAX).contains(&text::length(name.trim())) {
-            return Err(format!("`username` must have 1 to {USERNAME_CHARACTERS_MAX} characters"));
-        }
-        let lower = name.to_ascii_lowercase();
-        if let Some(word) = ["discord", "clyde"].iter().find(|word| lower.contains(*word)) {
-            return Err(format!("`username` holds `{word}`, which Discord refuses"));
-        }
+    check::length("username", config.username.as_deref(), USERNAME_CHARACTERS_MAX)?;
+    let lower = config.username.as_deref().unwrap_or_default().to_ascii_lowercase();
+    if let Some(word) = ["discord", "clyde"].iter().find(|word| lower.contains(*word)) {
+        return Err(format!("`username` holds `{word}`, which Discord refuses"));
     }
-    match &config.avatar_url {
-        Some(url) if !url.starts_with("https://") => Err("`avatar_url` must start with `https://`".to_owned()),
-        _ => Ok(()),
-    }
+    check::https_url("avatar_url", config.avatar_url.as_deref())
 }
 
 #[derive(Serialize)]
@@ -98,7 +94,7 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
     let footer = text::truncate(&event.origin(), FOOTER_CHARACTERS_MAX);
     let mut room = EMBED_CHARACTERS_MAX - text::length(&title) - text::length(&footer);
 
-    let built_in = templates::built_in(&event.event_type);
+    let built_in = phrases::about(&event.event_type, MARKDOWN);
     let template = config.templates.find(&event.event_type).or(built_in.as_ref());
     let description = match template {
         Some(template) => template.render(&event, escape),
@@ -111,7 +107,7 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
     let embed = Embed {
         title,
         description,
-        color: templates::colour(&event.event_type),
+        color: colour::of(&event.event_type),
         fields: fields(&event.payload, config.fields.as_deref(), room),
         footer: Footer { text: footer },
         timestamp: Some(event.occurred_at).filter(|text| is_timestamp(text)),
@@ -171,13 +167,8 @@ fn escape(text: &str) -> String {
 
 /// Cuts a text that is escaped already, without leaving the backslash of what was cut off.
 fn cut(escaped: &str, limit: usize) -> String {
-    let cut = text::truncate(escaped, limit);
-    let kept = cut.trim_end_matches(text::ELLIPSIS);
-    let backslashes = kept.len() - kept.trim_end_matches('\\').len();
-    if cut.len() == escaped.len() || backslashes.is_multiple_of(2) {
-        return cut;
-    }
-    format!("{}{}", &kept[..kept.len() - 1], text::ELLIPSIS)
+    let backslashes = |kept: &str| kept.len() - kept.trim_end_matches('\\').len();
+    text::truncate_whole(escaped, limit, |kept| backslashes(kept).is_multiple_of(2))
 }
 
 #[cfg(test)]

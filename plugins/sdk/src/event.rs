@@ -64,6 +64,23 @@ impl<Payload> Event<Payload> {
     }
 }
 
+impl Event {
+    /// The text at a JSON pointer in the payload, such as `/customer/email`, without spaces around it. The error, of this
+    /// `code` and permanent, says where the text should be, not what stands there.
+    pub fn text_at(&self, pointer: &str, code: &str) -> Result<&str, Error> {
+        match self.payload.pointer(pointer) {
+            Some(Value::String(text)) => Ok(text.trim()),
+            Some(Value::Null) | None => Err(Self::unfit(pointer, code, "is missing")),
+            Some(_) => Err(Self::unfit(pointer, code, "is not text")),
+        }
+    }
+
+    /// The error of a place in the payload where something else should be: ``the payload's `/email` is missing``.
+    pub fn unfit(pointer: &str, code: &str, fault: &str) -> Error {
+        Error::permanent(code, format!("the payload's `{pointer}` {fault}"))
+    }
+}
+
 impl<Payload: DeserializeOwned> Event<Payload> {
     /// Reads the payload and the metadata.
     pub fn parse(raw: RawEvent) -> Result<Self, Error> {
@@ -130,6 +147,17 @@ mod tests {
         let payload = r#"{"z":1.10,"a":123456789012345678901234567890,"m":[0.1000]}"#;
         let event: Event = Event::parse(raw(payload)).expect("it parses");
         assert_eq!(event.into_raw().expect("it is written").payload, payload);
+    }
+
+    #[test]
+    fn a_text_is_found_or_its_place_is_named() {
+        let event: Event =
+            Event::parse(raw(r#"{"to":{"email":" a@b.kr "},"name":null,"secret":1}"#)).expect("it parses");
+        assert_eq!(event.text_at("/to/email", "no-mail"), Ok("a@b.kr"));
+        for (pointer, fault) in [("/name", "is missing"), ("/no/such", "is missing"), ("/secret", "is not text")] {
+            let expected = Error::permanent("no-mail", format!("the payload's `{pointer}` {fault}"));
+            assert_eq!(event.text_at(pointer, "no-mail"), Err(expected));
+        }
     }
 
     #[test]

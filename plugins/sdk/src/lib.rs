@@ -35,9 +35,12 @@
 
 pub mod address; // What counts as an email address.
 pub mod by_type; // Settings by event type or pattern.
+pub mod check; // Checks of a config's values.
 pub mod entry; // What the macro calls: parse, run the plugin, answer.
 pub mod form; // Bodies as HTML forms send them.
 pub mod host; // What the router offers: log, the event's time, chance that repeats.
+pub mod mail; // What mail plugins share: whom, and about what.
+pub mod phrases; // A sentence about each of the example config's events.
 pub mod template; // `{payload.amount}` in a text of the config.
 pub mod text; // Cutting and cleaning text for services with limits.
 pub mod value; // How JSON values are shown to people.

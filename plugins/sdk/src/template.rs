@@ -2,11 +2,11 @@
 //! parsed with the config, so that a mistake is found before the first event; once parsed they
 //! never fail: what an event does not have is shown as a dash.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::by_type::ByType;
-use crate::{Event, value};
+use crate::{Error, Event, value, verdict};
 
 /// A text with places.
 ///
@@ -79,6 +79,15 @@ impl Template {
             parts.push(Part::Text(literal));
         }
         Ok(Self { parts })
+    }
+
+    /// A template that the plugin brings along.
+    ///
+    /// # Panics
+    ///
+    /// Where it is none, which the plugin's own tests see.
+    pub fn built_in(text: &str) -> Self {
+        Self::parse(text).unwrap_or_else(|fault| panic!("{fault}"))
     }
 
     /// The text for this event. `escape` is applied to every value, and to nothing else: what the
@@ -171,6 +180,41 @@ fn step<'value>(value: &'value Value, segment: &String) -> Option<&'value Value>
     }
 }
 
+/// The event for a template that a service keeps, which names its parts in its own way: `{{payload.email}}`,
+/// `{{price}}`, `{{eventType}}`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are those of `Event`, and the price as `{price}` shows it")]
+pub struct Variables<'event> {
+    pub id: &'event str,
+    pub event_type: &'event str,
+    pub aggregate_type: &'event str,
+    pub aggregate_id: &'event str,
+    pub occurred_at: &'event str,
+    pub price: String,
+    pub payload: &'event Value,
+}
+
+impl<'event> Variables<'event> {
+    /// The variables of this event.
+    pub fn of(event: &'event Event) -> Self {
+        Self {
+            id: &event.id,
+            event_type: &event.event_type,
+            aggregate_type: &event.aggregate_type,
+            aggregate_id: &event.aggregate_id,
+            occurred_at: &event.occurred_at,
+            price: value::price(&event.payload),
+            payload: &event.payload,
+        }
+    }
+
+    /// The same as JSON text, for a service that wants it in a form.
+    pub fn to_json(&self) -> Result<String, Error> {
+        verdict::json(self)
+    }
+}
+
 /// Templates by event type, exact or as a pattern: `order.completed`, `order.*`, `**`.
 pub type Templates = ByType<Template>;
 
@@ -221,6 +265,18 @@ mod tests {
         let template = Template::parse("<{payload}>").expect("a template");
         let text = template.render(&event(r#""<b>""#), |value| value.replace('<', "&lt;"));
         assert_eq!(text, "<&lt;b>>");
+    }
+
+    #[test]
+    fn a_service_gets_the_event_in_the_contracts_words() {
+        let event = event(r#"{"amount":1000.50,"currency":"KRW"}"#);
+        assert_eq!(
+            Variables::of(&event).to_json().expect("it is written"),
+            concat!(
+                r#"{"id":"evt_1","eventType":"order.completed","aggregateType":"Order","aggregateId":"","#,
+                r#""occurredAt":"2025-01-15T10:30:00Z","price":"1,000.50 KRW","payload":{"amount":1000.50,"currency":"KRW"}}"#
+            )
+        );
     }
 
     #[test]

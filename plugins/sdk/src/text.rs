@@ -12,18 +12,27 @@ pub fn length(text: &str) -> usize {
 /// `text` cut so that its length is at most `limit`, with `…` at its end where something is missing.
 /// It never cuts inside a character.
 pub fn truncate(text: &str, limit: usize) -> String {
+    truncate_whole(text, limit, |_| true)
+}
+
+/// As [`truncate`], for a text that is escaped already: what is kept is shortened further until it
+/// `is_whole`, so that no half of an `&amp;` or of a `\*` is left at its end.
+pub fn truncate_whole(text: &str, limit: usize, is_whole: impl Fn(&str) -> bool) -> String {
     if length(text) <= limit {
         return text.to_owned();
     }
     let mut room = limit.saturating_sub(ELLIPSIS.len_utf16());
-    let mut cut = String::new();
-    for character in text.chars() {
-        let Some(left) = room.checked_sub(character.len_utf16()) else {
-            break;
-        };
-        room = left;
-        cut.push(character);
+    let fits = |(_, character): &(usize, char)| {
+        let left = room.checked_sub(character.len_utf16());
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let end = text.char_indices().take_while(fits).last().map_or(0, |(at, character)| at + character.len_utf8());
+    let mut kept = &text[..end];
+    while let Some((at, _)) = kept.char_indices().next_back().filter(|_| !is_whole(kept)) {
+        kept = &kept[..at];
     }
+    let mut cut = kept.to_owned();
     if limit > 0 {
         cut.push(ELLIPSIS);
     }
@@ -78,6 +87,15 @@ mod tests {
         assert_eq!(truncate("👋👋👋", 4), "👋…");
         assert_eq!(truncate("abc", 1), "…");
         assert_eq!(truncate("abc", 0), "");
+    }
+
+    #[test]
+    fn a_cut_goes_back_to_what_is_whole() {
+        let even = |text: &str| text.len().is_multiple_of(2);
+        assert_eq!(truncate_whole("abcdef", 6, even), "abcdef");
+        assert_eq!(truncate_whole("abcdefg", 6, even), "abcd…");
+        assert_eq!(truncate_whole("abcdefg", 5, even), "abcd…");
+        assert_eq!(truncate_whole("abcdefg", 5, |_| false), "…");
     }
 
     #[test]

@@ -2,23 +2,12 @@
 //! `payment.failed`; every other event is dropped with the reason. The API key is not its business:
 //! the endpoint's headers carry it.
 
-use branchline_plugin::address::is_address;
-use branchline_plugin::serde_json::Value;
-use branchline_plugin::template::Template;
-use branchline_plugin::{Error, Event, Verdict, plugin, text, value};
+use branchline_plugin::mail::{self, Contact};
+use branchline_plugin::template::{Template, Variables};
+use branchline_plugin::{Error, Event, Verdict, check, plugin};
 use serde::{Deserialize, Serialize};
 
 plugin!(handle, check);
-
-// Ours: longer ones are cut off by mail programs in any case.
-const SUBJECT_CHARACTERS_MAX: usize = 200;
-const NAME_CHARACTERS_MAX: usize = 100;
-
-const WELCOME_SUBJECT: &str = "Welcome!";
-const WELCOME_TEXT: &str = "Hello,\n\nyour account {payload.email} is ready. Welcome!\n";
-const FAILURE_SUBJECT: &str = "A payment of {price} failed";
-const FAILURE_TEXT: &str = "Hello,\n\nthe payment {aggregateId} of {price} could not be made.\n\
-    Reason: {payload.reason}\n\nPlease check the payment method and try again.\n";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,22 +15,14 @@ struct Config {
     from: Contact,
     reply_to: Option<Contact>,
     /// Where the payload has the recipient's address and name, as JSON pointers.
-    #[serde(default = "email_pointer")]
+    #[serde(default = "mail::email_pointer")]
     recipient: String,
-    #[serde(default = "name_pointer")]
+    #[serde(default = "mail::name_pointer")]
     recipient_name: String,
     #[serde(default)]
     welcome: Mail,
     #[serde(default)]
     payment_failed: Mail,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Contact {
-    email: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -55,14 +36,6 @@ struct Mail {
     text: Option<Template>,
 }
 
-fn email_pointer() -> String {
-    "/email".to_owned()
-}
-
-fn name_pointer() -> String {
-    "/name".to_owned()
-}
-
 fn check(config: &Config) -> Result<(), String> {
     let contacts = [
         ("from", Some(&config.from)),
@@ -70,23 +43,16 @@ fn check(config: &Config) -> Result<(), String> {
         ("welcome.to", config.welcome.to.as_ref()),
         ("payment_failed.to", config.payment_failed.to.as_ref()),
     ];
-    for (key, contact) in contacts {
-        if contact.is_some_and(|contact| !is_address(&contact.email)) {
-            return Err(format!("`{key}.email` is not an email address"));
-        }
+    for (key, contact) in contacts.into_iter().filter_map(|(key, contact)| Some((key, contact?))) {
+        contact.check(key)?;
     }
-    for (key, pointer) in [("recipient", &config.recipient), ("recipient_name", &config.recipient_name)] {
-        if !pointer.starts_with('/') {
-            return Err(format!("`{key}` is a JSON pointer such as `/email`; it starts with `/`"));
-        }
-    }
+    check::pointer("recipient", &config.recipient)?;
+    check::pointer("recipient_name", &config.recipient_name)?;
     for (key, mail) in [("welcome", &config.welcome), ("payment_failed", &config.payment_failed)] {
         if mail.template_id.is_some() && (mail.subject.is_some() || mail.text.is_some()) {
             return Err(format!("`{key}` has a `template_id`, so its `subject` and `text` would not be used"));
         }
-        if mail.template_id.as_ref().is_some_and(|id| id.trim().is_empty()) {
-            return Err(format!("`{key}.template_id` is empty; leave it out instead"));
-        }
+        check::not_blank(&format!("{key}.template_id"), mail.template_id.as_deref())?;
     }
     Ok(())
 }
@@ -111,20 +77,8 @@ struct Sending<'event> {
 struct Personalization<'event> {
     to: [Contact; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
-    dynamic_template_data: Option<TemplateData<'event>>,
-}
-
-/// What a dynamic template can use: `{{payload.email}}`, `{{price}}`, `{{eventType}}`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TemplateData<'event> {
-    id: &'event str,
-    event_type: &'event str,
-    aggregate_type: &'event str,
-    aggregate_id: &'event str,
-    occurred_at: &'event str,
-    price: String,
-    payload: &'event Value,
+    /// What a dynamic template can use: `{{payload.email}}`, `{{price}}`, `{{eventType}}`.
+    dynamic_template_data: Option<Variables<'event>>,
 }
 
 #[derive(Serialize)]
@@ -141,34 +95,26 @@ struct CustomArguments<'event> {
 }
 
 fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
-    let to_payload = recipient(&event, &config);
-    let (mail, built_in_subject, built_in_text) = match event.event_type.as_str() {
-        "user.created" => (config.welcome, WELCOME_SUBJECT, WELCOME_TEXT),
-        "payment.failed" => (config.payment_failed, FAILURE_SUBJECT, FAILURE_TEXT),
+    let (mail, draft) = match event.event_type.as_str() {
+        "user.created" => (config.welcome, mail::WELCOME),
+        "payment.failed" => (config.payment_failed, mail::PAYMENT_FAILED),
         other => return Ok(Verdict::drop(format!("no mail is sent for `{other}`"))),
     };
     let to = match mail.to {
         Some(contact) => contact,
-        None => to_payload?,
+        None => Contact::in_payload(&event, &config.recipient, &config.recipient_name)?,
+    };
+    let render = |template: Option<Template>, draft| {
+        template.unwrap_or_else(|| Template::built_in(draft)).render(&event, str::to_owned)
     };
     let (subject, content) = match mail.template_id {
         Some(_) => (None, None),
         None => {
-            let subject = render(mail.subject, built_in_subject, &event)?;
-            let subject = text::truncate(&text::one_line(&subject), SUBJECT_CHARACTERS_MAX);
-            let value = render(mail.text, built_in_text, &event)?;
-            (Some(subject), Some([Content { content_type: "text/plain", value }]))
+            let content = Content { content_type: "text/plain", value: render(mail.text, draft.text) };
+            (Some(mail::subject(&render(mail.subject, draft.subject))), Some([content]))
         }
     };
-    let dynamic_template_data = mail.template_id.is_some().then(|| TemplateData {
-        id: &event.id,
-        event_type: &event.event_type,
-        aggregate_type: &event.aggregate_type,
-        aggregate_id: &event.aggregate_id,
-        occurred_at: &event.occurred_at,
-        price: value::price(&event.payload),
-        payload: &event.payload,
-    });
+    let dynamic_template_data = mail.template_id.is_some().then(|| Variables::of(&event));
     Verdict::send_json(&Sending {
         personalizations: [Personalization { to: [to], dynamic_template_data }],
         from: config.from,
@@ -178,31 +124,6 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
         template_id: mail.template_id,
         custom_args: CustomArguments { branchline_event: &event.id },
     })
-}
-
-/// The errors say where the address should be, not what stands there.
-fn recipient(event: &Event, config: &Config) -> Result<Contact, Error> {
-    let pointer = &config.recipient;
-    let missing = |fault| Error::permanent("missing-recipient", format!("the payload's `{pointer}` {fault}"));
-    let email = match event.payload.pointer(pointer) {
-        Some(Value::String(email)) => email.trim(),
-        Some(Value::Null) | None => return Err(missing("is missing")),
-        Some(_) => return Err(missing("is not text")),
-    };
-    if !is_address(email) {
-        return Err(missing("is not an email address"));
-    }
-    let name = event.payload.pointer(&config.recipient_name).and_then(Value::as_str);
-    let name = name.map(|name| text::truncate(text::one_line(name).trim(), NAME_CHARACTERS_MAX));
-    Ok(Contact { email: email.to_owned(), name: name.filter(|name| !name.is_empty()) })
-}
-
-fn render(template: Option<Template>, built_in: &str, event: &Event) -> Result<String, Error> {
-    let template = match template {
-        Some(template) => template,
-        None => Template::parse(built_in).map_err(|fault| Error::permanent("invalid-template", fault))?,
-    };
-    Ok(template.render(event, str::to_owned))
 }
 
 #[cfg(test)]

@@ -2,11 +2,9 @@
 //! text for people that the config may replace. Nothing an event holds can ping anyone, break the
 //! message, or make Slack refuse it for its length.
 
-mod templates; // What is said when the config says nothing.
-
-use branchline_plugin::serde_json::Value;
+use branchline_plugin::phrases::{self, Markup};
 use branchline_plugin::template::Templates;
-use branchline_plugin::{Error, Event, Verdict, plugin, text, value};
+use branchline_plugin::{Error, Event, Verdict, check, plugin, text, value};
 use serde::{Deserialize, Serialize};
 
 plugin!(handle, check);
@@ -16,8 +14,8 @@ const HEADER_CHARACTERS_MAX: usize = 150;
 const SECTION_CHARACTERS_MAX: usize = 3000;
 // Ours: what is still pleasant to read in a channel.
 const CONTEXT_CHARACTERS_MAX: usize = 600;
-const FIELD_CHARACTERS_MAX: usize = 300;
-const FIELDS_MAX: usize = 20;
+
+const MRKDWN: Markup = Markup { bold: "*", alarm: ":warning: " };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,12 +27,8 @@ struct Config {
 }
 
 fn check(config: &Config) -> Result<(), String> {
-    for (key, value) in [("channel", &config.channel), ("username", &config.username)] {
-        if value.as_ref().is_some_and(|value| value.trim().is_empty()) {
-            return Err(format!("`{key}` is empty; leave it out instead"));
-        }
-    }
-    Ok(())
+    check::not_blank("channel", config.channel.as_deref())?;
+    check::not_blank("username", config.username.as_deref())
 }
 
 #[derive(Serialize)]
@@ -56,25 +50,20 @@ enum Block {
     Context { elements: [Text; 1] },
 }
 
+/// `verbatim` keeps Slack from making a mention or a channel link of what merely looks like one.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Text {
-    PlainText {
-        text: String,
-    },
-    /// `verbatim` keeps Slack from making a mention or a channel link of what merely looks like one.
-    Mrkdwn {
-        text: String,
-        verbatim: bool,
-    },
+    PlainText { text: String },
+    Mrkdwn { text: String, verbatim: bool },
 }
 
 fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
     let title = text::title(&event.event_type);
-    let built_in = templates::built_in(&event.event_type);
+    let built_in = phrases::about(&event.event_type, MRKDWN);
     let message = match config.templates.find(&event.event_type).or(built_in.as_ref()) {
         Some(template) => template.render(&event, escape),
-        None => list_fields(&event.payload),
+        None => value::list(&event.payload, escape, |name, shown| format!("*{name}:* {shown}")),
     };
     let message = cut(&message, SECTION_CHARACTERS_MAX);
     let origin = escape(&format!("{} · {}", event.origin(), event.occurred_at));
@@ -94,28 +83,6 @@ fn mrkdwn(text: String) -> Text {
     Text::Mrkdwn { text, verbatim: true }
 }
 
-/// For an event nothing is known about: its payload, a field a line.
-fn list_fields(payload: &Value) -> String {
-    let Some(fields) = value::fields(payload) else {
-        return escape(&value::show(Some(payload)));
-    };
-    let mut lines: Vec<String> = fields
-        .iter()
-        .take(FIELDS_MAX)
-        .map(|(name, field)| {
-            let shown = value::show_named(name, Some(field));
-            format!("*{}:* {}", escape(name), escape(&text::truncate(&shown, FIELD_CHARACTERS_MAX)))
-        })
-        .collect();
-    if fields.len() > FIELDS_MAX {
-        lines.push(format!("… and {} more", fields.len() - FIELDS_MAX));
-    }
-    if lines.is_empty() {
-        return value::MISSING.to_owned();
-    }
-    lines.join("\n")
-}
-
 /// The three characters that Slack reads as markup: <https://docs.slack.dev/messaging/formatting-message-text/>.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
@@ -123,11 +90,8 @@ fn escape(text: &str) -> String {
 
 /// Cuts a text that is escaped already, without leaving half an `&amp;` at its end.
 fn cut(escaped: &str, limit: usize) -> String {
-    let cut = text::truncate(escaped, limit);
-    match (cut.len() < escaped.len(), cut.rfind('&')) {
-        (true, Some(at)) if !cut[at..].contains(';') => format!("{}{}", &cut[..at], text::ELLIPSIS),
-        _ => cut,
-    }
+    let is_whole = |last: &str| last.len() >= "&amp;".len() || last.contains(';');
+    text::truncate_whole(escaped, limit, |kept| kept.rfind('&').is_none_or(|at| is_whole(&kept[at..])))
 }
 
 #[cfg(test)]
@@ -147,5 +111,6 @@ mod tests {
         assert_eq!(super::cut("가나&amp;다라", 7), "가나…");
         assert_eq!(super::cut("가나&amp;다라", 8), "가나&amp;…");
         assert_eq!(super::cut("가나&amp;다라", 9), "가나&amp;다라");
+        assert_eq!(super::cut("R&D 가나다라", 7), "R&D 가나…", "one of the operator's own");
     }
 }

@@ -6,9 +6,8 @@ mod message; // How long a message is, in parts.
 mod phone; // From what people write to +821012345678.
 
 use branchline_plugin::form::Form;
-use branchline_plugin::serde_json::Value;
 use branchline_plugin::template::Templates;
-use branchline_plugin::{Error, Event, Verdict, plugin};
+use branchline_plugin::{Error, Event, Verdict, check, plugin};
 use serde::Deserialize;
 
 use phone::Country;
@@ -17,6 +16,8 @@ plugin!(handle, check);
 
 /// Twilio refuses longer bodies; ten parts have fewer characters than this.
 const PARTS_MAX: usize = 10;
+/// The code of the error where there is nobody to send to.
+const MISSING: &str = "missing-recipient";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,9 +63,7 @@ fn check(config: &Config) -> Result<(), String> {
             return Err("either `from` or `messaging_service_sid` is needed".to_owned());
         }
     }
-    if !config.recipient.starts_with('/') {
-        return Err("`recipient` is a JSON pointer such as `/phone`; it starts with `/`".to_owned());
-    }
+    check::pointer("recipient", &config.recipient)?;
     if config.to.as_ref().is_some_and(|to| phone::normalise(to, config.country).is_none()) {
         return Err("`to` is not a phone number; write it as `+821012345678`".to_owned());
     }
@@ -82,8 +81,10 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
         return Ok(Verdict::drop(format!("there is no text for `{}`", event.event_type)));
     };
     let to = match &config.to {
-        Some(to) => phone::normalise(to, config.country).ok_or_else(|| missing("to", "is not a phone number"))?,
-        None => recipient(&event, &config)?,
+        Some(to) => phone::normalise(to, config.country)
+            .ok_or_else(|| Error::permanent(MISSING, "the config's `to` is not a phone number"))?,
+        None => phone::normalise(event.text_at(&config.recipient, MISSING)?, config.country)
+            .ok_or_else(|| Event::unfit(&config.recipient, MISSING, "is not a phone number"))?,
     };
     let body = message::fit(&template.render(&event, str::to_owned), config.parts_max);
     let form = Form::default().field("To", &to);
@@ -92,23 +93,6 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
         (from, None) => form.field("From", from.as_deref().unwrap_or_default()),
     };
     Ok(Verdict::Send(form.field("Body", &body).into_request()))
-}
-
-/// The errors say where the number should be, not what stands there.
-fn recipient(event: &Event, config: &Config) -> Result<String, Error> {
-    let place = format!("payload's `{}`", config.recipient);
-    match event.payload.pointer(&config.recipient) {
-        Some(Value::String(number)) => {
-            let number = phone::normalise(number, config.country);
-            number.ok_or_else(|| missing(&place, "is not a phone number"))
-        }
-        Some(Value::Null) | None => Err(missing(&place, "is missing")),
-        Some(_) => Err(missing(&place, "is not text")),
-    }
-}
-
-fn missing(place: &str, fault: &str) -> Error {
-    Error::permanent("missing-recipient", format!("the {place} {fault}"))
 }
 
 fn is_sender(from: &str) -> bool {
