@@ -6,6 +6,7 @@ mod build; // From sources to a component.
 mod inspect; // What a file is, and whether a router would take it.
 mod language; // The languages, and which one a folder is written in.
 mod new; // A folder to begin with.
+mod place; // Where a plugin's component is.
 pub(super) mod sandbox; // The router's sandbox, at the terminal.
 mod test; // Fixtures against a component.
 mod tools; // Compilers and package managers: found, fetched, run.

@@ -233,7 +233,7 @@ pub fn read_text(path: &Path) -> Result<String, String> {
 
 /// Reads a file with an envelope; see [`Fixture`] for what it may leave out.
 pub fn read_event(path: &Path) -> Result<Arc<Event>, String> {
-    read_text(path).and_then(|text| event(&text))
+    event(&read_text(path)?).map_err(|fault| format!("`{}`: {fault}", path.display()))
 }
 
 /// An envelope as an event. What a producer may leave out has fixed values, so that a case always gives the same.

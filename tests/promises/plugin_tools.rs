@@ -116,6 +116,32 @@ fn what_a_router_would_refuse_is_refused_with_the_same_words() {
 }
 
 #[test]
+fn what_is_not_there_is_told_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let missing = folder.path().join("nothing");
+    let missing = missing.to_str().unwrap();
+    std::fs::write(folder.path().join("event.json"), "{").unwrap();
+    let event = folder.path().join("event.json");
+    let event = event.to_str().unwrap();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/sample");
+    for (arguments, part) in [
+        (vec!["build", missing], format!("there is no folder `{missing}`")),
+        (vec!["build", path], "it has none of `Cargo.toml`, `plugin.js`".to_owned()),
+        (vec!["inspect", missing], format!("there is no `{missing}`; a component")),
+        (vec!["inspect", path], format!("build it first: `branchline plugin build {path}`")),
+        (vec!["test", missing], format!("there is no `{missing}`; a component")),
+        (vec!["test", path], format!("build it first: `branchline plugin build {path}`")),
+        (vec!["bench", shipped, "--event", missing], format!("can't read `{missing}`")),
+        (vec!["bench", shipped, "--event", event], format!("`{event}`: the event is no envelope")),
+    ] {
+        let (code, _, stderr) = plugin(&arguments);
+        assert!(code == 1 && stderr.contains(&part), "{arguments:?}: {part} is not in\n{stderr}");
+    }
+    assert_eq!(plugin(&["inspect", shipped]).0, 0, "a folder with its component beside it");
+}
+
+#[test]
 fn a_shipped_plugin_passes_its_fixtures_and_is_measured() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (code, stdout, stderr) = plugin(&["test", root.join("plugins/slack").to_str().unwrap(), "-k", "order."]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::sandbox::{self, Counting, Limits, THREADS};
-use super::{COMPONENT, print_json, units};
+use super::{place, print_json, units};
 use crate::cli::{Error, runtime};
 use crate::plugin::{Fault, Load, Measurement, Spread, fixture};
 
@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         Some(path) => fixture::read_text(path).map_err(Error::Failed)?,
         None => "{}".to_owned(),
     };
-    let component = if options.plugin.is_dir() { options.plugin.join(COMPONENT) } else { options.plugin.clone() };
+    let component = place::component(&options.plugin)?;
     let spec = options.limits.spec(&component);
     let (host, plugin) = runtime()?.block_on(async {
         let host = sandbox::start(Counting::Off)?;

@@ -7,15 +7,16 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::sandbox::{self, Counting, Limits};
-use super::{print_json, units};
+use super::{place, print_json, units};
 use crate::cli::{Error, runtime};
 use crate::plugin;
 
 /// What `branchline plugin inspect` can be told.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The component.
-    file: PathBuf,
+    /// A component, or a plugin's folder.
+    #[arg(default_value = ".")]
+    plugin: PathBuf,
     #[command(flatten)]
     limits: Limits,
     /// Print JSON.
@@ -25,7 +26,8 @@ pub struct Options {
 
 /// Inspects a file.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let spec = options.limits.spec(&options.file);
+    let file = place::component(&options.plugin)?;
+    let spec = options.limits.spec(&file);
     let started = Instant::now();
     let plugin = runtime()?.block_on(async {
         let host = sandbox::start(Counting::Off)?;
@@ -33,14 +35,14 @@ pub fn run(options: &Options) -> Result<(), Error> {
     })?;
     let load_time = started.elapsed();
     // It was read a moment ago and accepted, so it is a regular file within the limit.
-    let bytes = std::fs::read(&options.file)
-        .map_err(|error| Error::Failed(format!("can't read `{}`: {error}", options.file.display())))?;
+    let bytes =
+        std::fs::read(&file).map_err(|error| Error::Failed(format!("can't read `{}`: {error}", file.display())))?;
     let found = plugin::inspect(&bytes).map_err(|refusal| Error::Failed(refusal.to_string()))?;
     let memory = usize::try_from(plugin.initial_memory_bytes()).unwrap_or(usize::MAX);
     let world = found.world.as_deref().unwrap_or("none");
     if options.json {
         print_json(&json!({
-            "file": options.file,
+            "file": file,
             "accepted": true,
             "world": found.world,
             "imports": found.imports,
@@ -52,7 +54,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }));
         return Ok(());
     }
-    println!("{}", options.file.display());
+    println!("{}", file.display());
     let list = |name: &str, lines: &[String]| {
         for (index, line) in lines.iter().enumerate() {
             println!("  {:<10} {line}", if index == 0 { name } else { "" });

@@ -40,6 +40,7 @@ impl Language {
         let found: Vec<_> = Self::ALL.into_iter().filter(|language| folder.join(language.entry()).is_file()).collect();
         let entries = || Self::ALL.map(Self::entry).join("`, `");
         match found.as_slice() {
+            [] if !folder.is_dir() => Err(format!("there is no folder `{}`", folder.display())),
             [language] => Ok(*language),
             [] => Err(format!("`{}` is no plugin's folder: it has none of `{}`", folder.display(), entries())),
             _ => Err(format!("`{}` must have one of `{}`, not several", folder.display(), entries())),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::sandbox::{self, Counting, Limits};
-use super::{COMPONENT, language, print_json, units};
+use super::{COMPONENT, language, place, print_json, units};
 use crate::cli::diff::diff;
 use crate::cli::{Error, runtime};
 use crate::config::PluginSpec;
@@ -99,26 +99,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// The component and the folder of its fixtures. A folder has both; shipped plugins have `NAME.wasm` beside `NAME/`.
+/// The component and the folder of its fixtures.
 fn locate(plugin: &Path, fixtures: Option<&Path>) -> Result<(PathBuf, PathBuf), Error> {
-    let shown = plugin.display();
-    let component = if plugin.is_dir() {
-        let inside = plugin.join(COMPONENT);
-        let beside =
-            plugin.canonicalize().ok().map(|folder| folder.with_extension("wasm")).filter(|file| file.is_file());
-        match (inside.is_file(), beside) {
-            (true, _) | (false, None) => inside,
-            (false, Some(beside)) => beside,
-        }
-    } else {
-        plugin.to_owned()
-    };
-    if !component.is_file() {
-        return Err(Error::Failed(format!(
-            "there is no `{}`; build it first: `branchline plugin build {shown}`",
-            component.display()
-        )));
-    }
+    let component = place::component(plugin)?;
     let folder = fixtures.map(Path::to_owned).or_else(|| rehearsal::beside(&component)).ok_or_else(|| {
         Error::Failed(format!(
             "`{}` has no fixtures: they are in `fixtures` beside `{COMPONENT}`, in `NAME/fixtures` beside `NAME.wasm`, or where `--fixtures` says",
