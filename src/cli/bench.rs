@@ -4,6 +4,7 @@
 //! at the receiver, and a run ends when the last one has arrived. Machines are noisy: read the ratios.
 
 mod aims; // What the figures should be.
+mod caller; // Plugin calls in a process of their own.
 mod chart; // The figures as a picture.
 mod durable_pipe; // Accept → stream → POST, and nothing else.
 mod fill; // What a store holds beforehand.
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Error, runtime};
+use host::Calls;
 use report::{LatencyRow, Report};
 use run::Figures;
 use scenario::{Group, Scenario, System, Work};
@@ -86,6 +88,9 @@ enum Role {
     /// Forward what arrives through a stream of Redis.
     #[command(hide = true)]
     DurablePipe { port: u16, receiver: u16, redis: String },
+    /// Call a plugin whenever a line is read.
+    #[command(hide = true)]
+    Caller { call: usize, duration_ms: u64 },
 }
 
 impl Options {
@@ -99,6 +104,10 @@ impl Options {
 
     fn rounds(&self) -> usize {
         if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    fn calls(&self) -> Calls<'_> {
+        Calls { plugins: &self.plugins, size: self.size }
     }
 
     /// Whether a scenario is asked for.
@@ -133,6 +142,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         Some(Role::DurablePipe { port, receiver, redis }) => {
             return runtime()?.block_on(durable_pipe::run(*port, *receiver, redis));
         }
+        &Some(Role::Caller { call, duration_ms }) => {
+            return caller::run(&options.calls(), call, Duration::from_millis(duration_ms));
+        }
         None => {}
     }
     let groups = options.groups();
@@ -152,7 +164,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if groups.contains(&Group::Host) {
         eprintln!("plugin calls …");
         let duration = if options.quick { HOST_DURATION / 10 } else { HOST_DURATION };
-        report.host = host::measure(&options.plugins, options.size, duration)?;
+        report.host = options.calls().measure(duration)?;
     }
     report.aims = aims::of(&report);
     if let Some(folder) = &options.out {

@@ -148,12 +148,32 @@ fn has_no_swap(swaps: &str) -> bool {
     swaps.lines().skip(1).all(|line| line.trim().is_empty())
 }
 
+/// Calls of some threads. Two threads that wrote the same word, or the same line of the cache, would wait for each other at
+/// every call.
+#[derive(Default)]
+#[repr(align(128))]
+struct Running(AtomicUsize);
+
+/// Into how many words the count is split.
+const SHARDS: usize = 16;
+
+/// The word of this thread.
+fn shard() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    }
+    SHARD.with(|shard| *shard)
+}
+
 /// Moves the engine's epoch while calls run; a deadline is a number of epochs.
 ///
 /// It is a plain thread, so that it ticks even when every thread of the runtime is busy, and it sleeps when
 /// no plugin runs.
 pub(super) struct Ticker {
-    running: AtomicUsize,
+    running: [Running; SHARDS],
+    /// Whether the thread sleeps, or is about to, because no plugin runs.
+    asleep: AtomicBool,
     stopped: AtomicBool,
     thread: Thread,
     at_each_tick: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -169,8 +189,7 @@ impl Ticker {
             .spawn(move || {
                 let Ok(ticker) = receiver.recv() else { return };
                 while !ticker.stopped.load(Ordering::Acquire) {
-                    if ticker.running.load(Ordering::Acquire) == 0 {
-                        thread::park();
+                    if ticker.rest() {
                         continue;
                     }
                     thread::sleep(TICK);
@@ -183,7 +202,8 @@ impl Ticker {
             })
             .map_err(Error::Thread)?;
         let ticker = Arc::new(Self {
-            running: AtomicUsize::new(0),
+            running: Default::default(),
+            asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             thread: handle.thread().clone(),
             at_each_tick: OnceLock::new(),
@@ -199,10 +219,24 @@ impl Ticker {
 
     /// A call begins. It ends when the guard is dropped.
     pub(super) fn call(&self) -> TickerGuard<'_> {
-        if self.running.fetch_add(1, Ordering::AcqRel) == 0 {
+        let running = &self.running[shard()].0;
+        running.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        TickerGuard(self)
+        TickerGuard(running)
+    }
+
+    /// Sleeps until a call begins, unless one runs. Either the call sees that this sleeps or this sees the call: each writes
+    /// its own word before it reads the other's.
+    fn rest(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        let is_idle = self.running.iter().all(|running| running.0.load(Ordering::SeqCst) == 0);
+        if is_idle {
+            thread::park();
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        is_idle
     }
 
     /// Ends the thread.
@@ -213,11 +247,11 @@ impl Ticker {
 }
 
 /// Epochs move while one of these exists.
-pub(super) struct TickerGuard<'a>(&'a Ticker);
+pub(super) struct TickerGuard<'a>(&'a AtomicUsize);
 
 impl Drop for TickerGuard<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -59,13 +59,20 @@ pub struct Measurement {
     pub execution: Spread,
 }
 
+impl Measurement {
+    /// Calls per second, of all threads.
+    pub fn per_second(&self) -> f64 {
+        self.calls as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
 impl PluginHost {
     /// Calls a plugin over and over, and blocks until it is done. The first call that fails ends
     /// it, but for one that runs past its deadline.
     pub fn measure(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
         let ticker = self.ticker();
-        run(load, |subject| {
-            let report = call::handle(plugin, ticker, subject, &load.event);
+        run(load, |subject, event| {
+            let report = call::handle(plugin, ticker, subject, event);
             match report.verdict {
                 Ok(_) => Ok(Some((report.instantiation, report.duration))),
                 Err(fault) if fault.kind == PluginFaultKind::Deadline => Ok(None),
@@ -76,12 +83,11 @@ impl PluginHost {
 
     /// The same with a bare wasmtime: a fresh instance and the call, without limits, and the result not looked at.
     pub fn measure_bare(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
-        run(load, |subject| {
+        run(load, |subject, event| {
             let started = Instant::now();
             let mut store =
                 Store::new(plugin.loaded.pre.engine(), CallState::new(subject, super::engine::MEMORY_BYTES_MAX));
             store.set_epoch_deadline(u64::MAX / 2);
-            let event = &load.event;
             let guest = GuestEvent {
                 id: &event.id,
                 event_type: &event.event_type,
@@ -106,20 +112,22 @@ impl PluginHost {
 /// How long making the instance and the whole call took; none where it passed its deadline.
 type Times = Option<(Duration, Duration)>;
 
-fn run(load: &Load, call: impl Fn(Subject) -> Result<Times, Fault> + Sync) -> Result<Measurement, Fault> {
+fn run(load: &Load, call: impl Fn(Subject, &Arc<Event>) -> Result<Times, Fault> + Sync) -> Result<Measurement, Fault> {
     let subscription: Arc<str> = "bench".into();
-    let subject = || Subject {
-        event: Some(Arc::clone(&load.event)),
+    let subject = |event: &Arc<Event>| Subject {
+        event: Some(Arc::clone(event)),
         subscription: Arc::clone(&subscription),
         position: 0,
         config: Arc::clone(&load.config),
     };
     let together = Barrier::new(load.threads);
     let one_thread = || -> Result<(Samples, Duration), Fault> {
-        let warm = repeat(WARM_UP.min(load.duration), || call(subject()));
+        // In a router too no two threads have the same event.
+        let event = Arc::new((*load.event).clone());
+        let warm = repeat(WARM_UP.min(load.duration), || call(subject(&event), &event));
         together.wait();
         warm?;
-        repeat(load.duration, || call(subject()))
+        repeat(load.duration, || call(subject(&event), &event))
     };
     let ended: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = (0..load.threads).map(|_| scope.spawn(one_thread)).collect();

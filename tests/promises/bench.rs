@@ -55,3 +55,17 @@ fn one_failing_endpoint_of_ten_and_a_router_at_rest_are_measured() {
     assert!((deliveries.as_f64().unwrap() / events.as_f64().unwrap() - 9.0).abs() < 1e-6, "{failing}");
     assert!(report["rest"]["memoryMib"].as_f64().unwrap() > 1.0);
 }
+
+#[test]
+fn plugin_calls_on_two_threads_are_compared_with_those_of_two_processes() {
+    // `--only` leaves out every scenario of events but the pipe.
+    let (report, _out) = bench(&["--scenario", "host", "--only", "none"]);
+    let calls = report["host"].as_array().unwrap();
+    assert_eq!(calls.len(), 3);
+    for call in calls {
+        // How much depends on what else runs on the machine.
+        for figure in ["medianMicros", "bareMedianMicros", "twoThreads", "twoProcesses"] {
+            assert!(call[figure].as_f64().unwrap() > 0.0, "{figure} of {call:#}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,16 @@ impl Child {
         let arguments =
             ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", fsync];
         Self::spawn(Command::new("redis-server").args(arguments).current_dir(folder), "redis", folder)
+    }
+
+    /// This program in one of the bench's roles that answers lines with lines.
+    pub fn asked<const N: usize>(arguments: [&str; N]) -> Result<(Self, ChildStdin, ChildStdout), Error> {
+        let mut command = own_program()?;
+        command.arg("bench").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let failed = |error| Error::Failed(format!("`bench` could not be started: {error}"));
+        let mut child = Self(command.spawn().map_err(failed)?);
+        let (stdin, stdout) = (child.0.stdin.take(), child.0.stdout.take());
+        Ok((child, stdin.expect("it is a pipe"), stdout.expect("it is a pipe")))
     }
 
     fn spawn(command: &mut Command, name: &str, folder: &Path) -> Result<Self, Error> {

@@ -163,20 +163,27 @@ impl Report {
         if !self.host.is_empty() {
             writeln!(
                 text,
-                "\n{:<42} {:>9} {:>9} {:>9} {:>10} {:>12}",
-                "one plugin call, a fresh instance", "median µs", "p99 µs", "bare µs", "over bare", "two threads"
+                "\n{:<42} {:>9} {:>9} {:>9} {:>10} {:>12} {:>14}",
+                "one plugin call, a fresh instance",
+                "median µs",
+                "p99 µs",
+                "bare µs",
+                "over bare",
+                "two threads",
+                "two processes"
             )?;
         }
         for call in &self.host {
             writeln!(
                 text,
-                "{:<42} {:>9.1} {:>9.1} {:>9.1} {:>9.0}% {:>11.2}×",
+                "{:<42} {:>9.1} {:>9.1} {:>9.1} {:>9.0}% {:>11.2}× {:>13.2}×",
                 call.name,
                 call.median_micros,
                 call.p99_micros,
                 call.bare_median_micros,
                 call.over_bare * 100.0,
-                call.two_threads
+                call.two_threads,
+                call.two_processes
             )?;
         }
         if !self.aims.is_empty() {

@@ -88,9 +88,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and far below 2^52")]
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn per_second(measured: &Measurement) -> u64 {
-    (measured.calls as f64 / measured.elapsed.as_secs_f64()) as u64
+    measured.per_second() as u64
 }
 
 fn row(name: &str, threads: usize, measured: &Measurement) -> Value {
