@@ -6,6 +6,7 @@ mod check; // Everything that can be wrong with a config, without running it.
 mod identities; // The listeners' certificates.
 mod lint; // What a config may say and probably does not mean.
 mod load; // A config as one generation that events can be walked by.
+mod online; // What only others can tell of a config.
 mod reload; // Another generation in place of this one, or none.
 mod watch; // Has the config read anew when its files have changed.
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 pub use check::{Checked, check};
 use identities::Identities;
+pub use online::online;
 pub use reload::{Reloader, Status};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
@@ -101,6 +103,9 @@ impl Router {
         }
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let identities = Identities::load(config)?;
+        for warning in identities::doubts(config, clock.now()) {
+            tracing::warn!("{}", warning.line());
+        }
         let ingest = accept::Listener::bind(&config.ingest, identities.ingest.clone())?;
         let admin = admin::Listener::bind(&config.admin, identities.admin.clone()).await?;
         // Last, so that nothing is claimed by a process that can't start.

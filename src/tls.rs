@@ -1,6 +1,9 @@
 //! The listeners' side of TLS: a certificate and its key from files, handshakes with a bound. The files are read again at a
 //! reload; connections that are open keep what they began with. Producers' certificates are not asked for.
 
+mod trust; // Whom the commands believe.
+mod validity; // How long certificates still hold.
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +22,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
 use crate::http2;
+
+pub use trust::client;
+pub use validity::doubt;
 
 /// A chain longer than this is somebody's mistake.
 const CERTIFICATES_MAX: usize = 16;

@@ -1,7 +1,8 @@
 //! Everything that can be wrong with a config, looked for as `serve` does it, and nothing run: no store, no network.
 
-use super::identities::Identities;
+use super::identities::{self, Identities};
 use super::{Error, load};
+use crate::clock::Clock;
 use crate::config::{Config, Description, Fault};
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
@@ -20,5 +21,7 @@ pub async fn check(config: &Config, compiler: Compiler) -> Result<Checked, Error
     let host = PluginHost::start_with(&config.sandbox, compiler, Metrics::default())?;
     let loaded = load::load(config, &host, &Snapshot::default()).await?;
     Identities::load(config)?;
-    Ok(Checked { description: loaded.description, warnings: loaded.warnings })
+    let mut warnings = loaded.warnings;
+    warnings.extend(identities::doubts(config, Clock::system().now()));
+    Ok(Checked { description: loaded.description, warnings })
 }

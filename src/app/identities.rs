@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Error;
-use crate::config::{Config, Errors, Rule, Severity, TlsFiles};
+use crate::clock::Timestamp;
+use crate::config::{Config, Errors, Fault, Rule, Severity, TlsFiles};
 use crate::tls::{self, Credentials, Identity};
 
 /// What each listener shows; `None` for plain HTTP.
@@ -31,4 +32,14 @@ impl Identities {
         let identities = self.ingest.iter().chain(&self.admin);
         identities.map(|identity| Ok((Arc::clone(identity), identity.read_again()?))).collect()
     }
+}
+
+/// What is worth telling of certificates that can be used: that they have ended, or soon will.
+pub(super) fn doubts(config: &Config, now: Timestamp) -> Vec<Fault> {
+    let doubt = |key: &str, files: &Option<TlsFiles>| {
+        let message = format!("`{key}`: {}", tls::doubt(files.as_ref()?, now)?);
+        Some(config.fault(Severity::Warning, Rule::Certificate, &format!("{key}.cert"), None, message))
+    };
+    let of_both = [doubt("ingest.tls", &config.ingest.tls), doubt("admin.tls", &config.admin.tls)];
+    of_both.into_iter().flatten().collect()
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 
+use super::door::{Listener, Way};
 use super::{Error, compiler, runtime, terminal};
 use crate::admin::operations::times;
 use crate::clock::Clock;
@@ -51,7 +52,7 @@ pub struct Options {
     config: PathBuf,
     /// Where the events are.
     #[command(flatten)]
-    door: events::Door,
+    listener: Listener,
     /// How many events, the newest.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -78,7 +79,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let plugins = Arc::new(plugins.map_err(|error| Error::Failed(error.to_string()))?);
         let old = Version::load(old, &options.subscription, &plugins).await?;
         let new = Version::load(new, &options.subscription, &plugins).await?;
-        walk(options, &config, Arc::new(old), Arc::new(new)).await
+        walk(options, Arc::new(old), Arc::new(new)).await
     })?;
     if options.json {
         terminal::print_json(&show::report(options, &tally));
@@ -89,7 +90,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 }
 
 /// Decides the events of the time, newest first, several at a time; the tally sees them in order.
-async fn walk(options: &Options, config: &Config, old: Arc<Version>, new: Arc<Version>) -> Result<Tally, Error> {
+async fn walk(options: &Options, old: Arc<Version>, new: Arc<Version>) -> Result<Tally, Error> {
     let began = Instant::now();
     let now = Clock::system().now();
     let time = |field, text: &str| times::parse(field, text, now).map_err(|error| Error::Failed(error.to_string()));
@@ -97,7 +98,8 @@ async fn walk(options: &Options, config: &Config, old: Arc<Version>, new: Arc<Ve
     let until = options.until.as_deref().map(|until| time("--until", until)).transpose()?;
     let span = until.unwrap_or(now).since(since);
     let bar = terminal::progress_share(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-    let events = events::read(&options.door, config, since, until).await?;
+    let way = Way { listener: options.listener.clone(), config: Some(options.config.clone()) };
+    let events = events::read(way, since, until).await?;
     let mut decided = events
         .take(usize::try_from(options.limit).unwrap_or(usize::MAX))
         .map(|event| {

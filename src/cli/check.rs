@@ -1,5 +1,6 @@
 //! `branchline check`: everything that can be wrong with a config, found as `serve` finds it at start, for people, programs,
 //! code scanners and CI. Needs no store and no network; exit code 78 exactly where `serve` would refuse the config.
+//! With `--online` it asks name servers, endpoints and the store, too, sends nothing, and ends with 1 where they are at fault.
 
 mod format; // Findings as text, JSON, SARIF, and GitHub's annotations.
 
@@ -7,9 +8,9 @@ use std::path::PathBuf;
 
 use format::Format;
 
-use super::{Error, compiler, runtime};
+use super::{Error, compiler, runtime, terminal};
 use crate::app::{self, check};
-use crate::config::{Config, Environment, Fault, Severity};
+use crate::config::{Config, Environment, Fault, Rule, Severity};
 
 /// What `branchline check` can be told.
 #[derive(clap::Args)]
@@ -23,6 +24,9 @@ pub struct Options {
     /// Fail when there are warnings, too.
     #[arg(long)]
     deny_warnings: bool,
+    /// Also look names up, connect to endpoints and shake TLS as attempts do, and look at the store; nothing is sent or written.
+    #[arg(long)]
+    online: bool,
     /// Only warn of secrets that are not there, and go on with something of their shape: for CI, which has none.
     #[arg(long)]
     stand_ins: bool,
@@ -43,7 +47,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
                 continue;
             }
         };
-        found.extend(findings(&config)?);
+        found.extend(findings(&config, options.online)?);
     }
     // The same file may be part of two of the configs.
     let mut told = Vec::new();
@@ -56,6 +60,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     });
     print!("{}", options.format.render(&found));
     let count = |severity| found.iter().filter(|fault| fault.severity == severity).count();
+    // An endpoint that is down does not keep a router from starting.
+    let refused =
+        |fault: &Fault| fault.severity == Severity::Error && !matches!(fault.rule, Rule::Endpoint | Rule::Store);
     match (count(Severity::Error), count(Severity::Warning)) {
         (0, 0) => Ok(()),
         (0, warnings) if !options.deny_warnings => {
@@ -64,15 +71,27 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }
         (0, warnings) => Err(Error::Failed(format!("{}, and --deny-warnings", counted(warnings, "warning")))),
         (errors, warnings) => {
-            Err(Error::Config(format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"))))
+            let text = format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
+            Err(if found.iter().any(refused) { Error::Config(text) } else { Error::Failed(text) })
         }
     }
 }
 
-/// What `serve` would find in a config that could be read.
-fn findings(config: &Config) -> Result<Vec<Fault>, Error> {
-    match runtime()?.block_on(check(config, compiler()?)) {
-        Ok(checked) => Ok(checked.warnings),
+/// What `serve` would find in a config that could be read, and what others say where they are asked.
+fn findings(config: &Config, is_online: bool) -> Result<Vec<Fault>, Error> {
+    let runtime = runtime()?;
+    match runtime.block_on(check(config, compiler()?)) {
+        Ok(checked) if !is_online => Ok(checked.warnings),
+        Ok(checked) => {
+            let bar = terminal::progress_share(1);
+            let done = |count: usize, all: usize| {
+                bar.set_length(all as u64);
+                bar.set_position(count as u64);
+            };
+            let online = runtime.block_on(app::online(config, done));
+            bar.finish_and_clear();
+            Ok(checked.warnings.into_iter().chain(online?).collect())
+        }
         Err(app::Error::Invalid(errors)) => Ok(errors.faults.into_iter().chain(errors.warnings).collect()),
         Err(error) => Err(error.into()),
     }

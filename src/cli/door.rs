@@ -11,12 +11,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::http::{Client, NoAnswer};
+use super::http::{Client, NoAnswer, Trust};
 use super::{Error, compiler};
 use crate::admin::explain::{Explanation, Question, explain_stored};
 use crate::admin::operations::dead_letters::{self, DeadLetterView, DeadLettersPage, DeadLettersQuery};
 use crate::admin::operations::deliveries::{self, DeliveriesList, DeliveriesQuery};
-use crate::admin::operations::events::{self, EventDetail, EventsPage, EventsQuery};
+use crate::admin::operations::events::{self, EventDetail, EventsPage, EventsQuery, WholePage};
 use crate::admin::operations::replay::{self, ReplayRequest, ReplayStep, ReplayedDelivery};
 use crate::admin::operations::{self, Caller};
 use crate::app;
@@ -32,15 +32,31 @@ use crate::store::Store;
 /// Where a router's admin listener is when nothing is said.
 const DEFAULT_URL: &str = "http://127.0.0.1:8081";
 
-/// Where to ask.
-#[derive(clap::Args)]
-pub struct Way {
+/// A router's admin listener.
+#[derive(Clone, Default, clap::Args)]
+pub struct Listener {
     /// The admin listener of a running router [default: that of `--config`, else http://127.0.0.1:8081]
     #[arg(long)]
     pub url: Option<String>,
-    /// One of its `admin.tokens` [default: the first of `--config`]
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// How to be let in there.
+#[derive(Clone, Default, clap::Args)]
+pub struct Access {
+    /// One of its `admin.tokens` [default: the first of the config]
     #[arg(long, env = "BRANCHLINE_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    #[command(flatten)]
+    pub trust: Trust,
+}
+
+/// Where to ask.
+#[derive(Default, clap::Args)]
+pub struct Way {
+    #[command(flatten)]
+    pub listener: Listener,
     /// The router's config: its address, and its store when it does not run.
     #[arg(long, short, env = "BRANCHLINE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -84,13 +100,15 @@ impl Door {
     /// Opens the way: the router if it answers, else the store.
     pub async fn open(options: &Way) -> Result<Self, Error> {
         let config = options.config.as_deref().map(Config::load).transpose()?;
-        let base = options.url.clone().unwrap_or_else(|| config.as_ref().map_or(DEFAULT_URL.to_owned(), admin_url));
+        let base =
+            options.listener.url.clone().unwrap_or_else(|| config.as_ref().map_or(DEFAULT_URL.to_owned(), admin_url));
         let from_config = || config.as_ref().and_then(|config| config.admin.tokens.first().cloned());
-        let token = options.token.as_deref().map(Secret::new).or_else(from_config);
-        let router = Router { client: Client::new(token.as_ref()).map_err(Error::Failed)?, base };
+        let Access { token, trust } = &options.listener.access;
+        let token = token.as_deref().map(Secret::new).or_else(from_config);
+        let router = Router { client: Client::new(token.as_ref(), trust).map_err(Error::Failed)?, base };
         match (router.get::<serde_json::Value>("/api/v1/stats").await, config) {
             (Ok(_), _) => Ok(Self::Router(Box::new(router))),
-            (Err(Fault::NoAnswer(NoAnswer::Unreachable(_))), Some(config)) if options.url.is_none() => {
+            (Err(Fault::NoAnswer(NoAnswer::Unreachable(_))), Some(config)) if options.listener.url.is_none() => {
                 Direct::open(&config).await.map(|direct| Self::Store(Box::new(direct)))
             }
             (Err(Fault::NoAnswer(error @ NoAnswer::Unreachable(_))), _) => Err(Error::Failed(format!(
@@ -115,6 +133,14 @@ impl Door {
         match self {
             Self::Router(router) => Ok(router.get(&format!("/api/v1/events?{}", query_of(query))).await?),
             Self::Store(direct) => Ok(events::list(&*direct.store, query, direct.clock.now()).await?),
+        }
+    }
+
+    /// A page of events with their payloads.
+    pub async fn whole_events(&self, query: &EventsQuery) -> Result<WholePage, Error> {
+        match self {
+            Self::Router(router) => Ok(router.get(&format!("/api/v1/events?{}", query_of(query))).await?),
+            Self::Store(direct) => Ok(events::whole(&*direct.store, query, direct.clock.now()).await?),
         }
     }
 

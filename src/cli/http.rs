@@ -1,5 +1,6 @@
 //! HTTP for the commands that talk to a router: one request, one bounded answer, and a sentence for people where it is no success.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
 use crate::secret::Secret;
+use crate::tls;
 
 /// From a request to the head of its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,6 +23,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How many of a problem's errors are shown.
 const ERRORS_SHOWN_MAX: usize = 20;
+
+/// Whom a command believes that talks to a router.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Trust {
+    /// Believe the certificates that those of this PEM file vouch for, instead of the public authorities'.
+    #[arg(long, env = "BRANCHLINE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
 
 /// A client of one router. Cloning shares the connections.
 #[derive(Clone)]
@@ -76,9 +86,10 @@ pub struct ProblemError {
 
 impl Client {
     /// A client that shows `key` as `Authorization: Bearer`. The error is a sentence for people.
-    pub fn new(key: Option<&Secret>) -> Result<Self, String> {
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+    pub fn new(key: Option<&Secret>, trust: &Trust) -> Result<Self, String> {
+        let tls = tls::client(trust.ca.as_deref()).map_err(|error| format!("`--ca`: {error}"))?;
+        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls);
+        let connector = connector.https_or_http().enable_http1().build();
         let key = key.map(|key| HeaderValue::try_from(format!("Bearer {}", key.expose()))).transpose();
         let mut key = key.map_err(|_| "the key has a character that no `Authorization: Bearer` header can carry")?;
         if let Some(key) = &mut key {
@@ -113,6 +124,13 @@ impl Client {
         }
         match tokio::time::timeout(ANSWER_TIMEOUT, self.pool.request(request)).await {
             Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() && is_of_tls(&error) => {
+                let mut why = innermost(&error);
+                if why.contains("certificate") {
+                    why.push_str("; `--ca FILE` names who vouches for it");
+                }
+                Err(NoAnswer::Broken(place(uri), why))
+            }
             Ok(Err(error)) if error.is_connect() => Err(NoAnswer::Unreachable(place(uri))),
             Ok(Err(error)) => Err(NoAnswer::Broken(place(uri), innermost(&error))),
             Err(_) => Err(NoAnswer::Broken(place(uri), format!("nothing came within {ANSWER_TIMEOUT:?}"))),
@@ -148,6 +166,23 @@ impl Answer {
 /// Scheme, host and port: a path or a query may hold a token.
 fn place(uri: &Uri) -> String {
     format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |authority| authority.as_str()))
+}
+
+/// Whether it was TLS that failed, on a connection that was made.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData) {
+            return true;
+        }
+        // `source` of an io::Error leaves out what it wraps.
+        error = match io.and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        };
+    }
+    false
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

@@ -11,7 +11,7 @@ use anstyle::Style;
 use changes::{Change, Mark, Waiting};
 use serde_json::json;
 
-use super::door::{Door, Way, admin_url};
+use super::door::{Access, Door, Listener, Way, admin_url};
 use super::terminal::{BAD, GOOD, WAITS, print_json, styled};
 use super::{Error, compiler, runtime};
 use crate::admin::operations::LIMIT_MAX;
@@ -31,9 +31,8 @@ pub struct Options {
     /// Compare with this config instead of a running router's; what waits is looked for where it has its store.
     #[arg(long, value_name = "PATH", conflicts_with = "against")]
     from: Option<PathBuf>,
-    /// One of the router's `admin.tokens` [default: the first of the config]
-    #[arg(long, env = "BRANCHLINE_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    access: Access,
     /// Go on with something of their shape where secrets are not there; these are not compared.
     #[arg(long)]
     stand_ins: bool,
@@ -100,8 +99,8 @@ fn drawn_key() -> Result<String, Error> {
 async fn of_router(options: &Options, config: &Config, prints: &SecretPrints) -> Result<Present, Error> {
     let url = options.against.clone().unwrap_or_else(|| admin_url(config));
     let from_config = || config.admin.tokens.first().map(|token| token.expose().to_owned());
-    let token = options.token.clone().or_else(from_config);
-    let door = Door::open(&Way { url: Some(url.clone()), token, config: None }).await;
+    let access = Access { token: options.access.token.clone().or_else(from_config), ..options.access.clone() };
+    let door = Door::open(&Way { listener: Listener { url: Some(url.clone()), access }, config: None }).await;
     let door = door.map_err(|error| match error {
         Error::Failed(why) => {
             Error::Failed(format!("{why}; `--against URL` names another router, `--from PATH` the config in use"))
@@ -125,7 +124,8 @@ async fn of_config(options: &Options, path: &Path, prints: &SecretPrints) -> Res
         // Opening would make it.
         StoreUrl::File(folder) if !folder.exists() => Ok(None),
         StoreUrl::File(_) | StoreUrl::Redis(_) => {
-            let way = Way { url: None, token: options.token.clone(), config: Some(path.to_owned()) };
+            let listener = Listener { url: None, access: options.access.clone() };
+            let way = Way { listener, config: Some(path.to_owned()) };
             Door::open(&way).await.map(Some).map_err(|error| error.to_string())
         }
     };

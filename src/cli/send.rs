@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::http::{Answer, Client, NoAnswer, ProblemError};
+use super::http::{Answer, Client, NoAnswer, ProblemError, Trust};
 use super::terminal;
 use super::{Error, runtime};
 use crate::config::{Config, SourceAuth};
@@ -53,6 +53,8 @@ pub struct Options {
     /// A key of the source [default: from the config]
     #[arg(long, env = "BRANCHLINE_KEY", hide_env_values = true)]
     key: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
     /// Events in one request; they are fewer where they are large.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: u16,
@@ -67,7 +69,7 @@ pub struct Options {
 /// Sends the events.
 pub fn run(options: &Options) -> Result<(), Error> {
     let (uri, key) = target(options)?;
-    let client = Client::new(key.as_ref()).map_err(Error::Failed)?;
+    let client = Client::new(key.as_ref(), &options.trust).map_err(Error::Failed)?;
     let (input, bytes) = open(&options.file)?;
     let bar = terminal::progress(bytes);
     let totals = runtime()?.block_on(send_all(options, client, uri, input, &bar))?;
@@ -91,7 +93,8 @@ fn target(options: &Options) -> Result<(Uri, Option<Secret>), Error> {
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    let uri = format!("http://{address}{}", source.path);
+    let scheme = if config.ingest.tls.is_some() { "https" } else { "http" };
+    let uri = format!("{scheme}://{address}{}", source.path);
     let uri = uri.parse().map_err(|_| Error::Failed(format!("source `{}` has no usable path", source.name)))?;
     let key = given.or_else(|| match &source.auth {
         SourceAuth::None => None,

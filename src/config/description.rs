@@ -52,6 +52,15 @@ impl Description {
         format!("{}.{key}", child(section, name))
     }
 
+    /// Whether the secret of a key of an endpoint, or of a table that is there once, is not here and was stood in for.
+    pub fn is_stood_in(&self, section: &str, name: &str, key: &str) -> bool {
+        let things = if section == "endpoints" { &self.endpoints } else { &self.settings };
+        let Some(keys) = things.get(name) else { return false };
+        let places = ["env", "file"].map(|place| format!("{key}.{place}"));
+        let is_missing = |place: &String| !self.secrets.contains_key(&Self::secret_key(section, name, place));
+        places.iter().any(|place| keys.contains_key(place) && is_missing(place))
+    }
+
     /// What these values say.
     pub(super) fn of(values: &Map<String, Value>, secrets: &Secrets) -> Self {
         let mut description = Self::default();

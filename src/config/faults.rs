@@ -71,11 +71,17 @@ pub enum Rule {
     Twice,
     /// Retries that go on for longer than what they are about is kept.
     Retention,
+    /// A listener's certificate that has ended, or soon will.
+    Certificate,
+    /// An endpoint that can't be reached; looked for only where that is asked.
+    Endpoint,
+    /// A store that can't be used as it is; looked at only where that is asked.
+    Store,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Config,
         Self::Route,
         Self::Plugin,
@@ -84,6 +90,9 @@ impl Rule {
         Self::Unreachable,
         Self::Twice,
         Self::Retention,
+        Self::Certificate,
+        Self::Endpoint,
+        Self::Store,
     ];
 
     /// The word for programs.
@@ -97,6 +106,9 @@ impl Rule {
             Self::Unreachable => "unreachable",
             Self::Twice => "twice",
             Self::Retention => "retention",
+            Self::Certificate => "certificate",
+            Self::Endpoint => "endpoint",
+            Self::Store => "store",
         }
     }
 }

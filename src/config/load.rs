@@ -56,6 +56,12 @@ impl Config {
         Fault { rule, key: key.to_owned(), excerpt, ..Fault::new(severity, place, message) }
     }
 
+    /// The same, in a value that may be a secret: its line is shown without it.
+    pub fn fault_in_secret(&self, severity: Severity, rule: Rule, key: &str, message: String) -> Fault {
+        let (place, excerpt) = (self.places.0.place(key, Part::Secret), self.places.0.excerpt(key, Part::Secret));
+        Fault { rule, key: key.to_owned(), excerpt, ..Fault::new(severity, place, message) }
+    }
+
     /// Whether the config, or a variable, sets this key.
     pub fn sets(&self, key: &str) -> bool {
         self.places.0.sets(key)

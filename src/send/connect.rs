@@ -130,7 +130,7 @@ impl Service<Uri> for Connector {
 }
 
 impl Connector {
-    async fn connect(&self, uri: &Uri, bound: Duration) -> Result<Stream, Error> {
+    pub(super) async fn connect(&self, uri: &Uri, bound: Duration) -> Result<Stream, Error> {
         let deadline = Instant::now() + bound;
         let host = Host::parse(uri.host().unwrap_or_default())?;
         let encrypted = uri.scheme() == Some(&http::uri::Scheme::HTTPS);

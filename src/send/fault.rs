@@ -35,8 +35,12 @@ pub(super) fn bad_request(error: &dyn StdError, url: &EndpointUrl) -> AttemptRes
 }
 
 fn result(error: SendErrorKind, url: &EndpointUrl, sentence: &str) -> AttemptResult {
-    let detail = printable(format!("{url}: {sentence}").as_bytes(), DETAIL_BYTES_MAX).unwrap_or_default();
-    AttemptResult::Failed { error, detail }
+    AttemptResult::Failed { error, detail: sentence_about(url, sentence) }
+}
+
+/// A sentence that says what it is about, without what may be a token.
+pub(super) fn sentence_about(url: &EndpointUrl, sentence: &str) -> String {
+    printable(format!("{url}: {sentence}").as_bytes(), DETAIL_BYTES_MAX).unwrap_or_default()
 }
 
 /// Goes down the chain of causes to the first that says what happened.

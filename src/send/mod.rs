@@ -12,6 +12,7 @@ mod fault; // Why there was no answer.
 #[cfg(test)]
 mod fuzz;
 mod headers; // The headers of an attempt.
+mod reach; // A connection, and no request.
 mod resolve; // A name in, addresses out.
 mod sign; // Standard Webhooks signatures.
 mod stream; // Bytes of a connection, counted.
@@ -40,6 +41,7 @@ pub use body::body_for;
 pub use headers::{
     HeaderFault, Heading, PLUGIN_HEADER_BYTES_MAX, PLUGIN_HEADERS_MAX, check_plugin_headers, endpoint_may_set,
 };
+pub use reach::Unreached;
 pub use resolve::{Resolve, SystemResolver};
 
 use connect::{CONNECT_BOUND, Connector};
@@ -80,6 +82,8 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Sender {
     client: Client<Connector, Full<Bytes>>,
+    /// The same that the client has, for connections without a request.
+    connector: Connector,
     connection_age_max: Duration,
     answer_bytes_max: usize,
     metrics: Metrics,
@@ -153,9 +157,9 @@ impl SenderBuilder {
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(connector);
+            .build(connector.clone());
         let Self { connection_age_max, answer_bytes_max, metrics, clock, .. } = self;
-        Ok(Sender { client, connection_age_max, answer_bytes_max, metrics, clock })
+        Ok(Sender { client, connector, connection_age_max, answer_bytes_max, metrics, clock })
     }
 }
 

@@ -68,6 +68,8 @@ struct Shell {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// The ids of what goes on beside it.
+    started: Vec<String>,
 }
 
 impl Shell {
@@ -83,7 +85,7 @@ impl Shell {
             .spawn()
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut shell = Self { child, input, output };
+        let mut shell = Self { child, input, output, started: vec![] };
         shell.run("exec 2>&1");
         shell
     }
@@ -96,16 +98,21 @@ impl Shell {
             let mut line = String::new();
             assert!(self.output.read_line(&mut line).unwrap() > 0, "the shell ended at `{command}`: {lines:?}");
             match line.trim_end_matches('\n') {
-                ENDED => return lines,
+                ENDED => break,
                 line => lines.push(line.to_owned()),
             }
         }
+        if command.ends_with('&') {
+            let id = self.run("echo $!");
+            self.started.extend(id);
+        }
+        lines
     }
 }
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let _ = writeln!(self.input, "kill $(jobs -p); exit");
+        let _ = writeln!(self.input, "kill {}; wait; exit", self.started.join(" "));
         let _ = self.child.wait();
     }
 }

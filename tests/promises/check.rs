@@ -1,6 +1,8 @@
 //! `branchline check` finds what `serve` would refuse, with place, line and remedy, for people and for programs; and says nothing
 //! of a config that is as it should be.
 
+mod online; // What others say.
+
 use std::path::Path;
 use std::process::Command;
 

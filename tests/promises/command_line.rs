@@ -1,5 +1,6 @@
 //! What an operator can ask and do at the terminal, each command through the built program with real servers.
 
+mod authority; // Routers that a private authority vouches for.
 mod backtest; // What a change would have done.
 mod explain; // Why, for each subscription.
 mod history; // Events, dead letters, replays: with a router and without one.

@@ -115,6 +115,9 @@ fn description(rule: Rule) -> &'static str {
         Rule::Unused => "Nothing uses it",
         Rule::Unreachable => "No event can reach it",
         Rule::Twice => "Another does the same",
+        Rule::Certificate => "A certificate has ended, or soon will",
+        Rule::Endpoint => "An endpoint can't be reached",
+        Rule::Store => "The store can't be used as it is",
         Rule::Retention => "Retries go on for longer than what they are about is kept",
     }
 }

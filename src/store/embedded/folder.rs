@@ -59,23 +59,27 @@ impl Folder {
 
     /// Refuses when there is too little room to accept more.
     pub(super) fn has_room(&self) -> Result<(), Error> {
-        let disk = match rustix::fs::statvfs(&self.path) {
-            Ok(disk) => disk,
-            Err(error) => return Err(Error::Full(format!("how full the disk is can't be told: {error}"))),
-        };
-        let free_bytes_min =
-            (disk.f_blocks.saturating_mul(disk.f_frsize) / 100).clamp(FREE_BYTES_MIN, FREE_BYTES_MIN_MOST);
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < free_bytes_min {
-            let free_mib_min = free_bytes_min >> 20;
-            return Err(Error::Full(format!("less than {free_mib_min} MiB are free in `{}`", self.path.display())));
-        }
-        Ok(())
+        has_room(&self.path)
     }
 
     /// An error that names the folder.
     pub(super) fn unusable(&self, detail: impl std::fmt::Display) -> Error {
         Error::Unusable(format!("the store in `{}` can't be used: {detail}", self.path.display()))
     }
+}
+
+/// Refuses when there is too little room in a folder.
+pub(super) fn has_room(path: &Path) -> Result<(), Error> {
+    let disk = match rustix::fs::statvfs(path) {
+        Ok(disk) => disk,
+        Err(error) => return Err(Error::Full(format!("how full the disk is can't be told: {error}"))),
+    };
+    let free_bytes_min = (disk.f_blocks.saturating_mul(disk.f_frsize) / 100).clamp(FREE_BYTES_MIN, FREE_BYTES_MIN_MOST);
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < free_bytes_min {
+        let free_mib_min = free_bytes_min >> 20;
+        return Err(Error::Full(format!("less than {free_mib_min} MiB are free in `{}`", path.display())));
+    }
+    Ok(())
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {

@@ -7,6 +7,7 @@ mod backlog; // Events that wait to be claimed.
 mod folder; // The folder: private, locked, watched for room.
 mod history; // What an operator reads.
 mod ids; // Which event has which id.
+mod look; // What a router would find, without writing.
 mod memory; // What is known beside the disk.
 mod operation; // What the writer is asked to do.
 mod outcome; // How outcomes are written.
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::look::look;
 use self::memory::lock;
 use self::operation::{
     Append, Hasten, Letter, Mark, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim, Unmark,

@@ -128,10 +128,8 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
-    } else if application != APPLICATION_ID {
-        return Err(Error::Foreign);
-    } else if version != VERSION {
-        return Err(Error::Newer(version));
+    } else {
+        fits(application, version)?;
     }
     transaction.execute_batch(ADDED)?;
     name_dead_letters(&transaction)?;
@@ -139,6 +137,15 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
     let starts: i64 = transaction.query_row(update, (), |row| row.get(0))?;
     transaction.commit()?;
     Ok(starts.unsigned_abs())
+}
+
+/// Whether a database is one that this program reads and writes, by what its head says.
+pub(super) fn fits(application_id: i64, version: i64) -> Result<(), Error> {
+    match (application_id, version) {
+        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, version) => Err(Error::Newer(version)),
+        _ => Err(Error::Foreign),
+    }
 }
 
 /// Makes every dead letter known by its delivery.

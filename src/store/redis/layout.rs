@@ -28,6 +28,12 @@ pub(super) async fn describe(link: &Link, common: &CommonKeys, options: &RedisOp
 /// Reads or writes the layout and refuses another one. Gives the width of an ids bucket in milliseconds.
 pub(super) async fn open(link: &Link, common: &CommonKeys, options: &RedisOptions) -> Result<u64, Error> {
     let [layout, partitions, bucket_ms] = describe(link, common, options).await?;
+    fits(layout, partitions, options)?;
+    Ok(bucket_ms)
+}
+
+/// Refuses another layout.
+pub(super) fn fits(layout: u64, partitions: u64, options: &RedisOptions) -> Result<(), Error> {
     let prefix = &options.prefix;
     if layout != LAYOUT {
         return Err(Error::Unusable(format!(
@@ -41,5 +47,5 @@ pub(super) async fn open(link: &Link, common: &CommonKeys, options: &RedisOption
             options.partitions
         )));
     }
-    Ok(bucket_ms)
+    Ok(())
 }

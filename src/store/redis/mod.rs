@@ -15,6 +15,7 @@ mod keys; // Names of keys.
 mod layout; // What kind of store this is.
 mod lease; // Who has claimed what of the schedule.
 mod link; // One connection, with deadlines.
+mod look; // What a router would find, without writing.
 mod membership; // Who this process is, and what it holds.
 mod read; // Events, outcomes, dead letters, figures; trimming.
 mod replay; // What an operator changes by hand.
@@ -48,6 +49,7 @@ use self::claim::Claimer;
 use self::janitor::Janitor;
 use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;
+pub use self::look::look;
 use self::membership::Membership;
 use self::sentinel::Sentinels;
 use self::server::Examiner;

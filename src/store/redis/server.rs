@@ -50,7 +50,8 @@ impl Examiner {
     }
 }
 
-async fn examine(link: &Link, options: &RedisOptions) -> Result<Findings, Fault> {
+/// What is wrong with the servers, by what they say of themselves.
+pub(super) async fn examine(link: &Link, options: &RedisOptions) -> Result<Findings, Fault> {
     let texts = info(link, None).await?;
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
