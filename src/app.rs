@@ -8,6 +8,7 @@ mod lint; // What a config may say and probably does not mean.
 mod load; // A config as one generation that events can be walked by.
 mod online; // What only others can tell of a config.
 mod reload; // Another generation in place of this one, or none.
+mod stores; // The store that a config names.
 mod watch; // Has the config read anew when its files have changed.
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use check::{Checked, check};
 use identities::Identities;
 pub use online::online;
 pub use reload::{Reloader, Status};
+pub use stores::open_store;
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,13 +30,11 @@ use watch::look;
 use crate::accept;
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{self, Config, Description, StoreUrl};
+use crate::config::{self, Config, Description};
 use crate::dispatch::{Dispatcher, Limits, Snapshot, Transport};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, PluginHost};
 use crate::send::Sender;
-use crate::store::embedded::EmbeddedStore;
-use crate::store::redis::{RedisOptions, RedisStore};
 use crate::store::{self, Store};
 
 /// How often the store's figures are read: for `/metrics`, readiness and back-pressure.
@@ -98,14 +98,11 @@ impl Router {
         let seen = look(path, &config.plugins.iter().map(|plugin| plugin.path.clone()).collect::<Vec<_>>());
         let load::Loaded { snapshot, description, warnings } =
             load::load(config, &plugins, &Snapshot::default()).await?;
-        for warning in &warnings {
+        for warning in warnings.iter().chain(&identities::doubts(config, clock.now())) {
             tracing::warn!("{}", warning.line());
         }
         let sender = Arc::new(Sender::new(&config.delivery, metrics.clone(), clock)?);
         let identities = Identities::load(config)?;
-        for warning in identities::doubts(config, clock.now()) {
-            tracing::warn!("{}", warning.line());
-        }
         let ingest = accept::Listener::bind(&config.ingest, identities.ingest.clone())?;
         let admin = admin::Listener::bind(&config.admin, identities.admin.clone()).await?;
         // Last, so that nothing is claimed by a process that can't start.
@@ -389,17 +386,4 @@ fn not_ready(closure: accept::Closure) -> String {
 /// A config as one generation, for what asks without a router.
 pub async fn generation(config: &Config, plugins: &PluginHost) -> Result<Snapshot, Error> {
     Ok(load::load(config, plugins, &Snapshot::default()).await?.snapshot)
-}
-
-/// Opens the config's store.
-pub async fn open_store(config: &Config, clock: Clock) -> Result<Arc<dyn Store>, Error> {
-    let options = config.store.options.clone();
-    Ok(match &config.store.url {
-        StoreUrl::File(folder) => Arc::new(EmbeddedStore::open(folder, options, clock).await?),
-        StoreUrl::Redis(target) => {
-            let partitions = config.store.partitions;
-            let options = RedisOptions { partitions, store: options, ..config.store.redis.clone() };
-            Arc::new(RedisStore::open(target.clone(), options).await?)
-        }
-    })
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::Error;
+use super::{Error, stores};
 use crate::clock::Clock;
-use crate::config::{Config, Fault, Rule, Severity, StoreUrl};
+use crate::config::{Config, Fault, Rule, Severity};
 use crate::metrics::Metrics;
 use crate::send::Sender;
 use crate::store;
-use crate::store::embedded;
-use crate::store::redis::{self, RedisOptions};
 
 /// Endpoints that are reached for at one time.
 const AT_ONE_TIME_MAX: usize = 32;
@@ -53,7 +51,7 @@ pub async fn online(config: &Config, done: impl Fn(usize, usize)) -> Result<Vec<
         if stood_in("settings", "store") {
             return Vec::new();
         }
-        let looked = tokio::time::timeout(STORE_TIMEOUT, look(config)).await;
+        let looked = tokio::time::timeout(STORE_TIMEOUT, stores::look(config)).await;
         let looked = looked.unwrap_or_else(|_| Err(store::Error::Away(format!("no answer within {STORE_TIMEOUT:?}"))));
         let fault = |severity, message| config.fault_in_secret(severity, Rule::Store, "store.url", message);
         match looked {
@@ -66,21 +64,4 @@ pub async fn online(config: &Config, done: impl Fn(usize, usize)) -> Result<Vec<
     done(all, all);
     faults.sort_by(|a, b| (&a.place, &a.message).cmp(&(&b.place, &b.message)));
     Ok(faults)
-}
-
-/// What the store says of itself. What a router would refuse is the error.
-async fn look(config: &Config) -> Result<Vec<String>, store::Error> {
-    let store = config.store.options.clone();
-    match &config.store.url {
-        StoreUrl::File(folder) => {
-            let folder = folder.clone();
-            let looked = tokio::task::spawn_blocking(move || embedded::look(&folder)).await;
-            let looked = looked.unwrap_or_else(|error| Err(store::Error::Unusable(error.to_string())));
-            looked.map(|()| Vec::new())
-        }
-        StoreUrl::Redis(target) => {
-            let options = RedisOptions { partitions: config.store.partitions, store, ..config.store.redis.clone() };
-            redis::look(target, &options).await
-        }
-    }
 }
