@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::Context;
 use super::passage::Parked;
 use super::snapshot::{Consumer, EndpointState};
+use super::{Context, Means};
 use crate::clock::Timestamp;
 use crate::delivery::{
     Attempt, AttemptResult, DeadLetter, DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord,
@@ -174,9 +174,25 @@ impl Progress {
     }
 }
 
-/// Makes one step. `None` when the event took the work away before anything was sent.
+/// Makes one step, and marks the endpoint where it asks for nothing more. `None` when the event took the work away before
+/// anything was sent.
 pub(super) async fn advance(
     context: &Context,
+    duty: &Duty,
+    attempts: Vec<Attempt>,
+    work: Work,
+    progress: Option<&Progress>,
+) -> Option<Conclusion> {
+    let conclusion = step(&context.means, duty, attempts, work, progress).await?;
+    if let Rest::Dead(_, DeadLetterReason::Gone, detail) = &conclusion.rest {
+        disable(context, &duty.consumer.endpoint, detail).await;
+    }
+    Some(conclusion)
+}
+
+/// The step itself: everything but the store.
+pub(super) async fn step(
+    means: &Means,
     duty: &Duty,
     attempts: Vec<Attempt>,
     work: Work,
@@ -189,7 +205,7 @@ pub(super) async fn advance(
             (Prepared::Request(request), vec![], Arc::new(by))
         }
         Work::Run(event) => {
-            let (prepared, notes) = run_plugins(context, duty, event, number).await;
+            let (prepared, notes) = run_plugins(means, duty, event, number).await;
             (prepared, notes, Arc::clone(&duty.consumer.by))
         }
     };
@@ -202,8 +218,8 @@ pub(super) async fn advance(
         }
         Prepared::Failed(event, attempt) => {
             let attempt = Attempt { by: Some(by), ..attempt };
-            log_attempt(context, duty, &attempt);
-            return Some(conclude(context, duty, attempts, attempt, notes, Work::Run(event)).await);
+            log_attempt(means, duty, &attempt);
+            return Some(conclude(means, duty, attempts, attempt, notes, Work::Run(event)));
         }
     };
     if let Some(progress) = progress {
@@ -211,14 +227,14 @@ pub(super) async fn advance(
     }
     let endpoint = &duty.consumer.endpoint;
     let parked = |attempts, notes, after, why| {
-        let (outcome, rest) = waits(context, Work::Send(Arc::clone(&request)), after, why);
+        let (outcome, rest) = waits(means, Work::Send(Arc::clone(&request)), after, why);
         Some(Conclusion { outcome, attempts, notes, by: None, rest })
     };
     let leave = match endpoint.admit(progress.is_some()).await {
         Ok(leave) => leave,
         Err(Parked { why, after }) => return parked(attempts, notes, after, why),
     };
-    let Ok(_under_way) = context.attempts.try_acquire() else {
+    let Ok(_under_way) = means.attempts.try_acquire() else {
         return parked(attempts, notes, endpoint.gate.time_to_return(), Waiting::Parked);
     };
     if progress.is_some_and(|progress| !progress.begin_sending(&request)) {
@@ -226,11 +242,11 @@ pub(super) async fn advance(
     }
     let subscription = &duty.consumer.subscription.name;
     let attempt =
-        context.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
-    endpoint.ended(leave, &attempt.result, &context.metrics);
+        means.transport.attempt(&endpoint.endpoint, &duty.id, &duty.event, subscription, number, &request).await;
+    endpoint.ended(leave, &attempt.result, &means.metrics);
     let attempt = Attempt { by: Some(by), ..attempt };
-    log_attempt(context, duty, &attempt);
-    Some(conclude(context, duty, attempts, attempt, notes, Work::Send(request)).await)
+    log_attempt(means, duty, &attempt);
+    Some(conclude(means, duty, attempts, attempt, notes, Work::Send(request)))
 }
 
 /// What plugins, or their absence, made of an event.
@@ -240,17 +256,17 @@ enum Prepared {
     Failed(Arc<Event>, Attempt),
 }
 
-async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: u32) -> (Prepared, Vec<PluginNote>) {
+async fn run_plugins(means: &Means, duty: &Duty, event: Arc<Event>, number: u32) -> (Prepared, Vec<PluginNote>) {
     let format = duty.consumer.endpoint.endpoint.format;
     let Some(chain) = &duty.consumer.chain else {
         return (Prepared::Request(duty.bodies.of(&event, format)), vec![]);
     };
-    let at = context.clock.now();
+    let at = means.clock.now();
     let subscription = Arc::clone(&duty.consumer.subscription.name);
-    let ChainRun { end, notes } = context.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await;
+    let ChainRun { end, notes } = means.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await;
     let parked = |work, after: Duration, why| {
         let after = after.max(duty.consumer.plugin_row.place(PLUGIN_RETURN_STEP));
-        let (outcome, rest) = waits(context, work, with_jitter(after), why);
+        let (outcome, rest) = waits(means, work, with_jitter(means, after), why);
         Prepared::Concluded(outcome, rest)
     };
     let prepared = match end {
@@ -269,7 +285,7 @@ async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: 
         ChainEnd::Open { after, .. } => parked(Work::Run(event), after, Waiting::Breaker),
         ChainEnd::Fault { plugin, kind, detail, retryable } => {
             let result = AttemptResult::PluginFailed { plugin: plugin.to_string(), error: kind, detail, retryable };
-            let duration = context.clock.now().since(at);
+            let duration = means.clock.now().since(at);
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             Prepared::Failed(event, Attempt { number, at, duration_ms, result, answer: None, by: None })
         }
@@ -278,34 +294,31 @@ async fn run_plugins(context: &Context, duty: &Duty, event: Arc<Event>, number: 
 }
 
 /// A delivery that could not start, and comes back after a while.
-fn waits(context: &Context, work: Work, after: Duration, why: Waiting) -> (Outcome, Rest) {
-    (Outcome::Scheduled { next: context.clock.now().plus(after), why }, Rest::Waits(work, after))
+fn waits(means: &Means, work: Work, after: Duration, why: Waiting) -> (Outcome, Rest) {
+    (Outcome::Scheduled { next: means.clock.now().plus(after), why }, Rest::Waits(work, after))
 }
 
-async fn conclude(
-    context: &Context,
+fn conclude(
+    means: &Means,
     duty: &Duty,
     mut attempts: Vec<Attempt>,
     attempt: Attempt,
     notes: Vec<PluginNote>,
     work: Work,
 ) -> Conclusion {
-    let now = context.clock.now();
-    let decision = settle::decide(&attempt, &duty.consumer.subscription.retry, fastrand::f64());
+    let now = means.clock.now();
+    let decision = settle::decide(&attempt, &duty.consumer.subscription.retry, (means.chance)());
     attempts.push(attempt);
     match decision {
         Decision::Delivered => {
-            context.metrics.delivered(now.since(duty.event.accepted_at));
+            means.metrics.delivered(now.since(duty.event.accepted_at));
             Conclusion { outcome: Outcome::Delivered, attempts, notes, by: None, rest: Rest::Ended }
         }
         Decision::Retry { after } => {
             let outcome = Outcome::Scheduled { next: now.plus(after), why: Waiting::Retry };
             Conclusion { outcome, attempts, notes, by: None, rest: Rest::Waits(work, after) }
         }
-        Decision::GiveUp { reason, detail, disable_endpoint } => {
-            if disable_endpoint {
-                disable(context, &duty.consumer.endpoint, &detail).await;
-            }
+        Decision::GiveUp { reason, detail } => {
             let outcome = Outcome::DeadLetter { reason, detail: detail.clone() };
             Conclusion { outcome, attempts, notes, by: None, rest: Rest::Dead(work, reason, detail) }
         }
@@ -323,7 +336,7 @@ async fn disable(context: &Context, endpoint: &EndpointState, reason: &str) {
         kind: MarkKind::Disabled,
         target: endpoint.target.clone(),
         reason: reason.to_owned(),
-        at: context.clock.now(),
+        at: context.means.clock.now(),
     };
     if let Err(error) = context.store.mark_endpoint(mark).await {
         // The next 410 tries again; until then the mark holds in this process only.
@@ -332,18 +345,18 @@ async fn disable(context: &Context, endpoint: &EndpointState, reason: &str) {
     }
 }
 
-fn with_jitter(wait: Duration) -> Duration {
-    wait.mul_f64(1.0 + settle::JITTER_SHARE * fastrand::f64())
+fn with_jitter(means: &Means, wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + settle::JITTER_SHARE * (means.chance)())
 }
 
 /// One line per attempt: its message reads alone, its fields are the same everywhere. Never a body, never a secret.
-fn log_attempt(context: &Context, duty: &Duty, attempt: &Attempt) {
+fn log_attempt(means: &Means, duty: &Duty, attempt: &Attempt) {
     let (event, subscription) = (&duty.event, &duty.consumer.subscription.name);
     let endpoint = &duty.consumer.endpoint.endpoint.name;
-    context.metrics.tail().tell(|| {
+    means.metrics.tail().tell(|| {
         let (subscription, endpoint) = (Arc::clone(subscription), Arc::clone(endpoint));
         let what = What::Attempt { subscription, endpoint, attempt: attempt.clone() };
-        Happening { at: context.clock.now(), event: event.into(), what }
+        Happening { at: means.clock.now(), event: event.into(), what }
     });
     let (number, duration_ms) = (attempt.number, attempt.duration_ms);
     match &attempt.result {

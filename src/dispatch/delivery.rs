@@ -30,7 +30,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: DeliveryClaim, slot: Owne
 /// Writes what a step came to.
 pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim, conclusion: Conclusion) {
     let Conclusion { outcome, attempts, notes, by, rest } = conclusion;
-    let at = context.clock.now();
+    let at = context.means.clock.now();
     let next = match rest {
         Rest::Ended => NextState::Ended,
         Rest::Waits(work, after) => NextState::Waits(duty.delivery(attempts.clone(), work), after),
@@ -72,7 +72,7 @@ pub(super) fn dead_letter(
     reason: DeadLetterReason,
     detail: &str,
 ) -> (DeadLetter, OutcomeRecord) {
-    let at = context.clock.now();
+    let at = context.means.clock.now();
     tracing::warn!(event.id = %delivery.event.id, subscription = %delivery.subscription, "given up: {detail}");
     let outcome = OutcomeRecord {
         event_id: delivery.event.id.clone(),

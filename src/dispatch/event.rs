@@ -28,10 +28,10 @@ const LATE_PARK: Duration = Duration::from_millis(500);
 /// Walks a claimed event to its settlement, and what was detached from it to its own.
 pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSemaphorePermit) {
     let deadline = Instant::now() + DETACH_AFTER;
-    let held = context.metrics.event_begins();
+    let held = context.means.metrics.event_begins();
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
-    let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+    let mut end = EventEnd { at: context.means.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
 
     let snapshot = context.snapshot.load_full();
     let bodies = Arc::new(Bodies::default());
@@ -196,7 +196,7 @@ struct EventEnd {
 impl EventEnd {
     fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
         let Conclusion { outcome, attempts, notes, by, rest } = conclusion;
-        self.at = context.clock.now();
+        self.at = context.means.clock.now();
         match rest {
             Rest::Ended => {}
             Rest::Waits(work, after) => {

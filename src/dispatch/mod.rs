@@ -8,6 +8,7 @@ mod delivery; // A delivery out of the schedule.
 mod event; // An event's first attempts.
 mod gate; // How many attempts an endpoint may have under way.
 mod passage; // Who may go to an endpoint now.
+mod rehearsal; // One event to its end, with another clock and another transport.
 mod snapshot; // One generation of the config.
 mod transport; // How a request gets out.
 mod walks; // What is under way, and what begins anew.
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use event::DETACH_AFTER;
 pub use gate::Row;
+pub use rehearsal::{Rehearsed, rehearse};
 pub use snapshot::{Consumer, EndpointState, Snapshot};
 pub use transport::Transport;
 
@@ -56,15 +58,22 @@ pub struct Limits {
     pub attempts_in_flight_max: usize,
 }
 
-/// What every walk uses.
-struct Context {
-    store: Arc<dyn Store>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+/// What a step of a delivery uses. There is no store in it: so a rehearsal makes the very same steps.
+struct Means {
     transport: Arc<dyn Transport>,
     plugins: Arc<PluginHost>,
     clock: Clock,
     metrics: Metrics,
     attempts: Semaphore,
+    /// A number from 0 up to 1, for jitter.
+    chance: fn() -> f64,
+}
+
+/// What every walk uses.
+struct Context {
+    store: Arc<dyn Store>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    means: Means,
     /// Turns for matching that takes long: it may use a part of the machine, never all of it.
     long_matches: Semaphore,
     schedule_changed: Notify,
@@ -73,15 +82,15 @@ struct Context {
 impl Context {
     /// Counts an outcome, and tells it to whoever watches.
     fn outcome(&self, event: &EventHead, subscription: &Arc<str>, outcome: &Outcome) {
-        self.metrics.outcome(subscription, outcome.as_str());
+        self.means.metrics.outcome(subscription, outcome.as_str());
         self.tell_outcome(event, Some((subscription, outcome)));
     }
 
     /// Tells what became of an event for a subscription, or that no route wanted it.
     fn tell_outcome(&self, event: &EventHead, of: Option<(&Arc<str>, &Outcome)>) {
-        self.metrics.tail().tell(|| {
+        self.means.metrics.tail().tell(|| {
             let (subscription, outcome) = (of.map(|of| Arc::clone(of.0)), of.map(|of| of.1.clone()));
-            Happening { at: self.clock.now(), event: event.into(), what: What::Outcome { subscription, outcome } }
+            Happening { at: self.means.clock.now(), event: event.into(), what: What::Outcome { subscription, outcome } }
         });
     }
 
@@ -116,11 +125,7 @@ impl Dispatcher {
         let context = Arc::new(Context {
             store,
             snapshot,
-            transport,
-            plugins,
-            clock,
-            metrics,
-            attempts,
+            means: Means { transport, plugins, clock, metrics, attempts, chance: fastrand::f64 },
             long_matches: Semaphore::new(LONG_MATCHES_MAX),
             schedule_changed: Notify::new(),
         });

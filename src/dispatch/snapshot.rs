@@ -40,6 +40,19 @@ pub struct Consumer {
     pub by: Arc<Provenance>,
 }
 
+impl Consumer {
+    /// The same, as if nothing had happened yet: for a rehearsal, which must not see another's breakers and rows.
+    pub(super) fn afresh(&self) -> Self {
+        Self {
+            subscription: Arc::clone(&self.subscription),
+            chain: self.chain.as_ref().map(|chain| Arc::new(chain.without_breakers())),
+            endpoint: EndpointState::new(Arc::clone(&self.endpoint.endpoint)),
+            plugin_row: Row::default(),
+            by: Arc::clone(&self.by),
+        }
+    }
+}
+
 /// An endpoint and what the router knows of it. It outlives a reload that leaves the endpoint as it was.
 pub struct EndpointState {
     /// The endpoint.

@@ -128,6 +128,11 @@ impl Chain {
         self.links.is_empty()
     }
 
+    /// The same plugins, called however often they break: their breakers' time is the machine's, and a rehearsal's is not.
+    pub fn without_breakers(&self) -> Self {
+        Self { links: self.links.iter().map(|link| Link { breaker: None, ..link.clone() }).collect() }
+    }
+
     /// Each plugin's name, `@`, and the first digits of its component's SHA-256: what outcomes keep of a run.
     pub fn labels(&self) -> Vec<String> {
         let label = |link: &Link| format!("{}@{}", link.plugin.name, &link.plugin.sha256()[..LABEL_DIGITS]);

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::Response;
 use http::header::{HeaderMap, RETRY_AFTER};
-use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
@@ -29,13 +29,7 @@ pub(super) async fn read(
     deadline: Instant,
 ) -> (AttemptResult, Option<String>) {
     let (head, mut body) = response.into_parts();
-    let result = AttemptResult::Answered {
-        status: head.status.as_u16(),
-        retry_after_ms: match head.status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => retry_after(&head.headers, now),
-            _ => None,
-        },
-    };
+    let result = answered(head.status.as_u16(), &head.headers, now);
     if head.status.is_success() {
         let too_long = body.size_hint().lower() > body_bytes_max as u64;
         if !too_long && !body.is_end_stream() {
@@ -47,6 +41,12 @@ pub(super) async fn read(
     let mut kept = Vec::new();
     let _ = timeout_at(deadline, collect(&mut body, ANSWER_BYTES_MAX, body_bytes_max, &mut kept)).await;
     (result, printable(&kept, ANSWER_BYTES_MAX))
+}
+
+/// What the head of an answer says.
+pub fn answered(status: u16, headers: &HeaderMap, now: Timestamp) -> AttemptResult {
+    let retry_after_ms = if matches!(status, 429 | 503) { retry_after(headers, now) } else { None };
+    AttemptResult::Answered { status, retry_after_ms }
 }
 
 /// Reads up to about `read_max` bytes and keeps the first `keep_max` of them.

@@ -3,6 +3,8 @@
 //! A plugin's headers come first, Branchline's own replace them, the endpoint's replace both. What
 //! frames the message, names the host or vouches for the sender is nobody's but Branchline's.
 
+use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use super::sign;
@@ -111,7 +113,15 @@ pub fn endpoint_may_set(name: &str) -> bool {
         )
 }
 
-/// What the headers of one attempt are made from.
+/// Words in the names of headers whose values may be secrets, whoever set them.
+const SECRET_WORDS: [&str; 7] = ["authorization", "cookie", "key", "secret", "signature", "token", "password"];
+
+/// Whether the value of a header may be a secret, and must not be shown.
+pub fn may_be_secret(name: &HeaderName, value: &HeaderValue) -> bool {
+    value.is_sensitive() || SECRET_WORDS.iter().any(|word| name.as_str().contains(word))
+}
+
+/// What one attempt's request is made from.
 pub struct Heading<'a> {
     /// Where to.
     pub endpoint: &'a Endpoint,
@@ -132,6 +142,15 @@ pub struct Heading<'a> {
 }
 
 impl Heading<'_> {
+    /// The request as it goes out.
+    pub fn request(&self) -> Result<http::Request<Bytes>, HeaderFault> {
+        let mut outgoing = http::Request::new(self.request.body.clone());
+        *outgoing.headers_mut() = self.headers()?;
+        *outgoing.method_mut() = Method::POST;
+        *outgoing.uri_mut() = self.endpoint.url.uri().clone();
+        Ok(outgoing)
+    }
+
     /// All headers but the ones that frame the message.
     pub fn headers(&self) -> Result<HeaderMap, HeaderFault> {
         let Self { endpoint, delivery, event, request, .. } = self;

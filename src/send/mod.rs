@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::Response;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -37,9 +37,11 @@ use crate::delivery::{Attempt, AttemptResult, DeliveryId, EventHead, Request, Se
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
+pub use answer::answered;
 pub use body::body_for;
 pub use headers::{
     HeaderFault, Heading, PLUGIN_HEADER_BYTES_MAX, PLUGIN_HEADERS_MAX, check_plugin_headers, endpoint_may_set,
+    may_be_secret,
 };
 pub use reach::Unreached;
 pub use resolve::{Resolve, SystemResolver};
@@ -235,16 +237,12 @@ impl Sender {
 
     /// Sends the request and waits for the head of the answer.
     async fn send(&self, heading: &Heading<'_>, deadline: Instant) -> Sent {
-        let Heading { endpoint, request, .. } = heading;
+        let endpoint = heading.endpoint;
         let url = &endpoint.url;
-        let headers = match heading.headers() {
-            Ok(headers) => headers,
+        let mut outgoing = match heading.request() {
+            Ok(request) => request.map(Full::new),
             Err(fault) => return Sent::Failed(fault::bad_request(&fault, url)),
         };
-        let mut outgoing = http::Request::new(Full::new(request.body.clone()));
-        *outgoing.method_mut() = Method::POST;
-        *outgoing.uri_mut() = url.uri().clone();
-        *outgoing.headers_mut() = headers;
         let connection = capture_connection(&mut outgoing);
         let answering = CONNECT_BOUND.scope(endpoint.connect_timeout, self.client.request(outgoing));
         match timeout_at(deadline, answering).await {

@@ -28,8 +28,6 @@ pub enum Decision {
         reason: DeadLetterReason,
         /// A sentence for people.
         detail: String,
-        /// Whether the endpoint said that it wants nothing more.
-        disable_endpoint: bool,
     },
 }
 
@@ -41,14 +39,12 @@ pub fn decide(attempt: &Attempt, schedule: &RetrySchedule, jitter: f64) -> Decis
             return Decision::GiveUp {
                 reason: DeadLetterReason::Gone,
                 detail: "the endpoint answered 410 Gone".to_owned(),
-                disable_endpoint: true,
             };
         }
         AttemptResult::PluginFailed { plugin, detail, retryable: false, .. } => {
             return Decision::GiveUp {
                 reason: DeadLetterReason::NotRetryable,
                 detail: format!("plugin `{plugin}`: {detail}"),
-                disable_endpoint: false,
             };
         }
         AttemptResult::Answered { status: 429 | 503, retry_after_ms, .. } => {
@@ -66,7 +62,6 @@ pub fn decide(attempt: &Attempt, schedule: &RetrySchedule, jitter: f64) -> Decis
         None => Decision::GiveUp {
             reason: DeadLetterReason::Exhausted,
             detail: format!("attempt {} of {} failed: {}", attempt.number, schedule.waits.len() + 1, describe(attempt)),
-            disable_endpoint: false,
         },
     }
 }
@@ -125,19 +120,19 @@ mod tests {
     #[test]
     fn the_end_of_the_schedule_410_and_plugins_that_say_so_give_up() {
         let reason = |number, result| match decide(&attempt(number, result), &RetrySchedule::default(), 0.0) {
-            Decision::GiveUp { reason, disable_endpoint, .. } => (reason, disable_endpoint),
+            Decision::GiveUp { reason, .. } => reason,
             other => panic!("{other:?}"),
         };
-        assert_eq!(reason(6, answered(500, None)), (DeadLetterReason::Exhausted, false));
-        assert_eq!(reason(1, answered(410, None)), (DeadLetterReason::Gone, true));
+        assert_eq!(reason(6, answered(500, None)), DeadLetterReason::Exhausted);
+        assert_eq!(reason(1, answered(410, None)), DeadLetterReason::Gone);
         let fault = |retryable| AttemptResult::PluginFailed {
             plugin: "slack".into(),
             error: PluginFaultKind::Error,
             detail: "missing-field".into(),
             retryable,
         };
-        assert_eq!(reason(1, fault(false)), (DeadLetterReason::NotRetryable, false));
-        assert_eq!(reason(6, fault(true)), (DeadLetterReason::Exhausted, false));
+        assert_eq!(reason(1, fault(false)), DeadLetterReason::NotRetryable);
+        assert_eq!(reason(6, fault(true)), DeadLetterReason::Exhausted);
     }
 
     #[test]

@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, EventHead, Request};
 use crate::endpoint::Endpoint;
-use crate::send::Heading;
-
-/// Words in the names of headers whose values are not shown, whoever set them.
-const SECRET_WORDS: [&str; 7] = ["authorization", "cookie", "key", "secret", "signature", "token", "password"];
+use crate::send::{Heading, may_be_secret};
 
 /// A request that would be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +73,11 @@ impl RequestShown {
 
 fn shown(headers: &HeaderMap) -> Vec<Header> {
     let show = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        let is_secret = value.is_sensitive() || SECRET_WORDS.iter().any(|word| name.as_str().contains(word));
-        let value = if is_secret { "***".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        let value = if may_be_secret(name, value) {
+            "***".to_owned()
+        } else {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
+        };
         Header { name: name.to_string(), value }
     };
     let mut headers: Vec<_> = headers.iter().map(show).collect();
