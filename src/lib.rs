@@ -32,7 +32,7 @@
 //! |---|---|---|
 //! | `accept/` | HTTP in → stored event | answers 2xx before the store did |
 //! | `admin/` | probes, metrics, endpoints; `operations/` is what operators ask and do, over HTTP and from the command line | serves producers |
-//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts; `walks.rs` what is under way | holds work that the store does not hold too |
+//! | `dispatch/` | claims, walks, limits; `event.rs` first attempts, `delivery.rs` later ones, `advance.rs` the step both share, `passage.rs` who may go to an endpoint: marks, breaker, rate, and `gate.rs`, its limit on attempts; `walks.rs` what is under way; `rehearsal.rs` the same steps to an event's end, without a store | holds work that the store does not hold too |
 //! | `filter/` | patterns, `where` | reads a clock or keeps state |
 //! | `plugin/` | wasmtime: shape, compile (in a child process), cache, schedule, call, breaker | gives a guest anything but `host` |
 //! | `send/` | sign, resolve, check the address, one request | follows a redirect, connects to an unchecked address |
@@ -121,6 +121,10 @@
 //! **An event that somebody asks about.** `admin/operations/events.rs` finds it by its id in one of the sources that were ever
 //! configured, or, for an id the router made, by the time in it. `History::outcomes_of` reads what was recorded right after it
 //! and what the index of later outcomes points to; `pairs.rs` puts that together with what is still in the schedule.
+//!
+//! **A test beside the routes.** `cli/test` brings an event to `dispatch::rehearse` with a config whose secrets are the test's own. It
+//! makes the steps of `advance.rs` one after the other on tokio's paused clock, with endpoints that answer from the test's list;
+//! the requests are composed where [`send`] composes them. What came is compared with what must come.
 //!
 //! **A dead letter that is replayed.** `operations/replay` takes its bytes and a fresh round of attempts to `History::replay`: one step
 //! that checks that the dead letter is still there, puts the delivery into the schedule, due now, records it and removes the

@@ -21,6 +21,7 @@ mod serve; // The router.
 mod signals; // SIGTERM and SIGINT.
 mod tail; // What happens, as it happens.
 mod terminal; // Columns, colours, progress.
+mod test; // Tests of routes, on a clock that takes no time.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +78,8 @@ enum Command {
     Tail(tail::Options),
     /// Measure events per second and CPU per event, beside a bare HTTP pipe in the same run.
     Bench(bench::Options),
+    /// Run the tests that stand beside the routes: what is sent, when, and how it ends.
+    Test(test::Options),
     /// Print the JSON Schema of the config, by which editors complete and check it.
     Schema,
     /// Write plugins: make, build, inspect, test and measure them.
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Tail(options) => tail::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Test(options) => test::run(&options),
         Command::Schema => {
             print!("{}", config::SCHEMA);
             Ok(())

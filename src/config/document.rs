@@ -52,15 +52,37 @@ impl SyntaxFault {
 }
 
 impl Document {
-    /// Parses TOML, or JSON when the file's name says so. `routes_before` is how many routes other files have
-    /// given: this file's first route has that number.
-    pub fn parse(text: &str, is_json: bool, routes_before: usize) -> Result<Self, Vec<SyntaxFault>> {
-        if is_json { json::parse(text, routes_before) } else { toml(text, routes_before) }
+    /// Parses TOML, or JSON when the file's name says so. `before` is what other files have given.
+    pub fn parse(text: &str, is_json: bool, before: Before) -> Result<Self, Vec<SyntaxFault>> {
+        if is_json { json::parse(text, before) } else { toml(text, before) }
+    }
+}
+
+/// The lists that go on from file to file, and how many elements the files before have given: a file's first route has the
+/// number that comes next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    pub routes: usize,
+    pub tests: usize,
+}
+
+impl Before {
+    /// The names of these lists.
+    pub const LISTS: [&str; 2] = ["routes", "tests"];
+
+    /// The number of the first element of the list at `path`.
+    pub fn first(self, path: &str) -> usize {
+        match path {
+            "routes" => self.routes,
+            "tests" => self.tests,
+            _ => 0,
+        }
     }
 
-    /// How many routes this file has.
-    pub fn routes(&self) -> usize {
-        self.values.get("routes").and_then(Value::as_array).map_or(0, Vec::len)
+    /// Counts a file's own.
+    pub fn and(self, document: &Document) -> Self {
+        let count = |name: &str| document.values.get(name).and_then(Value::as_array).map_or(0, Vec::len);
+        Self { routes: self.routes + count("routes"), tests: self.tests + count("tests") }
     }
 }
 
@@ -76,7 +98,7 @@ pub(super) fn element(parent: &str, number: usize) -> String {
     format!("{parent}[{number}]")
 }
 
-fn toml(text: &str, routes_before: usize) -> Result<Document, Vec<SyntaxFault>> {
+fn toml(text: &str, before: Before) -> Result<Document, Vec<SyntaxFault>> {
     let document = toml_edit::Document::parse(text).map_err(|error| {
         let range = error.span().unwrap_or(0..0);
         vec![match (error.message(), text.get(range.clone())) {
@@ -84,13 +106,13 @@ fn toml(text: &str, routes_before: usize) -> Result<Document, Vec<SyntaxFault>> 
             (message, _) => SyntaxFault::at(range, message),
         }]
     })?;
-    let mut walk = TomlWalk { routes_before, spots: Vec::new(), faults: Vec::new() };
+    let mut walk = TomlWalk { before, spots: Vec::new(), faults: Vec::new() };
     let values = walk.table(document.as_table(), "");
     if walk.faults.is_empty() { Ok(Document { values, spots: walk.spots }) } else { Err(walk.faults) }
 }
 
 struct TomlWalk {
-    routes_before: usize,
+    before: Before,
     spots: Vec<Spot>,
     faults: Vec<SyntaxFault>,
 }
@@ -111,7 +133,7 @@ impl TomlWalk {
                 Item::Table(table) => Value::Object(self.table(table, &path)),
                 Item::ArrayOfTables(tables) => {
                     let tables: Vec<&dyn TableLike> = tables.iter().map(|table| table as &dyn TableLike).collect();
-                    let first = self.first_number(&path);
+                    let first = self.before.first(&path);
                     let mut list = Vec::with_capacity(tables.len());
                     for ((number, table), header) in (first..).zip(tables).zip(headers(item)) {
                         let path = element(&path, number);
@@ -141,7 +163,7 @@ impl TomlWalk {
             toml_edit::Value::Boolean(truth) => Value::Bool(*truth.value()),
             toml_edit::Value::Datetime(time) => Value::String(time.value().to_string()),
             toml_edit::Value::Array(array) => {
-                let first = self.first_number(path);
+                let first = self.before.first(path);
                 let mut list = Vec::with_capacity(array.len());
                 for (number, value) in (first..).zip(array.iter()) {
                     let path = element(path, number);
@@ -154,10 +176,6 @@ impl TomlWalk {
             }
             toml_edit::Value::InlineTable(table) => Value::Object(self.table(table, path)),
         }
-    }
-
-    fn first_number(&self, path: &str) -> usize {
-        if path == "routes" { self.routes_before } else { 0 }
     }
 }
 
@@ -182,7 +200,7 @@ mod tests {
     fn every_key_of_a_toml_file_has_its_place() {
         let text = "[endpoints.a]\nurl = 'x' # why\nheaders = { \"x.y\" = 1 }\n\n[[routes]]\nevents = ['a', 'b']\n\
                     [[routes.subscriptions]]\nname = 's'\n";
-        let document = Document::parse(text, false, 2).unwrap();
+        let document = Document::parse(text, false, Before { routes: 2, tests: 0 }).unwrap();
         for (key, expected) in [
             ("endpoints.a", "a -> [endpoints.a]"),
             ("endpoints.a.url", "url -> 'x'"),
@@ -193,13 +211,13 @@ mod tests {
         ] {
             assert_eq!(shown(text, &document, key), expected, "{key}");
         }
-        assert_eq!(document.routes(), 1);
+        assert_eq!(Before::default().and(&document).first("routes"), 1);
     }
 
     #[test]
     fn a_date_is_its_text_and_infinity_is_refused() {
-        let document = Document::parse("day = 2025-01-15\n", false, 0).unwrap();
+        let document = Document::parse("day = 2025-01-15\n", false, Before::default()).unwrap();
         assert_eq!(document.values["day"], "2025-01-15");
-        assert!(Document::parse("x = inf\n", false, 0).is_err());
+        assert!(Document::parse("x = inf\n", false, Before::default()).is_err());
     }
 }

@@ -12,8 +12,20 @@ const PREFIX: &str = "BRANCHLINE_";
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    /// Whether a secret that is not there is a warning, and something of its shape takes its place.
-    stand_ins: bool,
+    stand_ins: StandIns,
+}
+
+/// Whether something of its shape takes a secret's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StandIns {
+    /// Never: a secret that is not there is a fault.
+    #[default]
+    None,
+    /// Where it is not there, with a warning.
+    ForTheMissing,
+    /// The same, and files count as missing: what they hold is looked for among the variables, by their paths as the config
+    /// writes them.
+    ForTheMissingAndFiles,
 }
 
 /// A variable that sets a key.
@@ -37,12 +49,23 @@ impl Environment {
 
     /// The same, with stand-ins for the secrets that are not there: for looking at a config where it does not run.
     pub fn with_stand_ins(self) -> Self {
-        Self { stand_ins: true, ..self }
+        Self { stand_ins: StandIns::ForTheMissing, ..self }
+    }
+
+    /// The same, and no secret is read from a file either: what a config comes to is then the same on every machine. A
+    /// variable that is named as such a file is in the config takes its place.
+    pub fn with_stand_ins_for_files(self) -> Self {
+        Self { stand_ins: StandIns::ForTheMissingAndFiles, ..self }
     }
 
     /// Whether a secret that is not there is to be stood in for.
     pub(super) fn stands_in(&self) -> bool {
-        self.stand_ins
+        self.stand_ins != StandIns::None
+    }
+
+    /// Whether files of secrets are left alone.
+    pub(super) fn stands_in_for_files(&self) -> bool {
+        self.stand_ins == StandIns::ForTheMissingAndFiles
     }
 
     /// The same, with these variables on top.
@@ -105,7 +128,7 @@ fn known(table: &Map<String, Value>, level: &str) -> Option<String> {
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { variables, stand_ins: false }
+        Self { variables, stand_ins: StandIns::None }
     }
 }
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::document::{Document, Spot, SyntaxFault, child, element};
+use super::document::{Before, Document, Spot, SyntaxFault, child, element};
 
-/// Parses a file. `routes_before` as in [`Document::parse`].
-pub(super) fn parse(text: &str, routes_before: usize) -> Result<Document, Vec<SyntaxFault>> {
+/// Parses a file. `before` as in [`Document::parse`].
+pub(super) fn parse(text: &str, before: Before) -> Result<Document, Vec<SyntaxFault>> {
     let values = match serde_json::from_str(text) {
         Ok(Value::Object(values)) => values,
         Ok(_) => return Err(vec![SyntaxFault::at(0..0, "the file must hold a JSON object")]),
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, routes_before: usize) -> Result<Document, Vec<Sy
             return Err(vec![SyntaxFault::at(at..at, format!("not JSON: {message}"))]);
         }
     };
-    let mut scan = Scan { text, at: 0, routes_before, spots: Vec::new(), faults: Vec::new() };
+    let mut scan = Scan { text, at: 0, before, spots: Vec::new(), faults: Vec::new() };
     scan.value("");
     if scan.faults.is_empty() { Ok(Document { values, spots: scan.spots }) } else { Err(scan.faults) }
 }
@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str, routes_before: usize) -> Result<Document, Vec<Sy
 struct Scan<'text> {
     text: &'text str,
     at: usize,
-    routes_before: usize,
+    before: Before,
     spots: Vec<Spot>,
     faults: Vec<SyntaxFault>,
 }
@@ -91,7 +91,7 @@ impl Scan<'_> {
     fn list(&mut self, path: &str) {
         self.at += 1;
         self.blank();
-        let mut item = if path == "routes" { self.routes_before } else { 0 };
+        let mut item = self.before.first(path);
         while !matches!(self.here(), b']' | 0) {
             let path = element(path, item);
             let number = self.spots.len();
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn every_key_of_a_json_file_has_its_place() {
         let text = r#"{ "store" : {"url":"file:a\"b"}, "routes": [ {"events": ["x", 1 ] }, {"é": null} ] }"#;
-        let document = parse(text, 3).unwrap();
+        let document = parse(text, Before { routes: 3, tests: 0 }).unwrap();
         let places: Vec<String> = document
             .spots
             .iter()
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_there_twice_is_found() {
-        let faults = parse(r#"{"a": {"b": 1, "b": 2}}"#, 0).unwrap_err();
+        let faults = parse(r#"{"a": {"b": 1, "b": 2}}"#, Before::default()).unwrap_err();
         assert_eq!(faults, [SyntaxFault::twice(15..18, "a.b")]);
     }
 
@@ -176,7 +176,7 @@ mod tests {
             ("", 0, "not JSON: EOF while parsing a value"),
             ("[]", 0, "the file must hold a JSON object"),
         ] {
-            assert_eq!(parse(text, 0).unwrap_err(), [SyntaxFault::at(at..at, message)], "{text}");
+            assert_eq!(parse(text, Before::default()).unwrap_err(), [SyntaxFault::at(at..at, message)], "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use figment::providers::Serialized;
 use serde_json::{Map, Value};
 
 use super::description::Description;
-use super::document::{Document, child};
+use super::document::{Before, Document, child};
 use super::environment::{Environment, Setting};
 use super::excerpt::SourceFile;
 use super::faults::{Errors, Fault, Place, Rule, Severity};
@@ -18,7 +18,7 @@ use super::origins::{Origins, Part};
 use super::reader::{Reading, Table};
 use super::routes::Names;
 use super::values::{self, MIB};
-use super::{Config, Places, endpoints, plugins, routes, sections, sources, store};
+use super::{Config, Places, endpoints, plugins, route_tests, routes, sections, sources, store};
 use crate::endpoint::Endpoint;
 
 const FILES_MAX: usize = 1_000;
@@ -127,22 +127,22 @@ fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> R
     Ok(Config { warnings, description, places: Places(Arc::new(origins)), ..config })
 }
 
-/// Parses the files and joins them: tables by key, routes in order. What two files define is a fault.
+/// Parses the files and joins them: tables by key, routes and tests in order. What two files define is a fault.
 pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<String, Value>), Errors> {
     let mut origins = Origins::new(root.to_owned());
     let mut figment = Figment::new();
     let mut first_files: HashMap<String, Place> = HashMap::new();
-    let (mut faults, mut routes_before) = (Vec::new(), 0);
+    let (mut faults, mut before) = (Vec::new(), Before::default());
     for file in files {
         let is_json = file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let document = match Document::parse(&file.text, is_json, routes_before) {
+        let document = match Document::parse(&file.text, is_json, before) {
             Ok(document) => document,
             Err(found) => {
                 faults.extend(found.iter().map(|fault| file.syntax_fault(fault)));
                 continue;
             }
         };
-        routes_before += document.routes();
+        before = before.and(&document);
         let own_keys = keys_of_one_file(&document.values);
         for spot in document.spots.iter().filter(|spot| own_keys.contains(&spot.key)) {
             let key = spot.key.clone();
@@ -172,7 +172,7 @@ fn keys_of_one_file(values: &Map<String, Value>) -> HashSet<String> {
     for (name, value) in values {
         match value {
             Value::Object(fields) => keys.extend(fields.keys().map(|field| child(name, field))),
-            Value::Array(_) if name == "routes" => {}
+            Value::Array(_) if Before::LISTS.contains(&name.as_str()) => {}
             _ => keys.extend([child("", name)]),
         }
     }
@@ -233,6 +233,10 @@ pub(super) fn read(mut root: Table<'_>) -> Config {
         endpoints: endpoints_by_name,
     };
     let routes = routes::routes(root.find("routes").as_ref(), &names);
+    // Of routes with faults not every name is known.
+    let subscriptions = (!root.reading.has_faults())
+        .then(|| routes.iter().flat_map(|route| &route.subscriptions).map(|own| own.name.to_string()).collect());
+    let tests = route_tests::tests(root.find("tests").as_ref(), &names.sources, subscriptions.as_ref());
 
     store.options.lease = store::lease(&endpoints, &plugins, &routes);
     if ingest.listen == admin.listen && ingest.listen.port() != 0 {
@@ -251,6 +255,7 @@ pub(super) fn read(mut root: Table<'_>) -> Config {
         endpoints,
         plugins,
         routes,
+        tests,
         warnings: Vec::new(),
         description: Description::default(),
         places: Places(Arc::new(Origins::new(PathBuf::new()))),

@@ -15,6 +15,7 @@ mod load; // Files and environment, merged and read.
 mod origins; // Where everything came from.
 mod plugins; // `[plugins.NAME]`.
 mod reader; // Tables, key by key.
+mod route_tests; // `[[tests]]`.
 mod routes; // `[[routes]]`.
 mod schema; // What editors know of the config.
 mod secrets; // What is never shown.
@@ -35,6 +36,7 @@ pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
+pub use route_tests::{Answer, Expectation, ExpectedEnd, ExpectedRequest, RouteTest, TestEvent};
 pub use schema::SCHEMA;
 pub use sections::user_cache;
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub plugins: Vec<Arc<PluginSpec>>,
     /// `[[routes]]`, in the order of the files.
     pub routes: Vec<Route>,
+    /// `[[tests]]`, in the order of the files.
+    pub tests: Vec<RouteTest>,
     /// What is allowed but worth telling the operator.
     pub warnings: Vec<Fault>,
     /// What it says.

@@ -85,6 +85,11 @@ impl<'a> Reading<'a> {
         });
     }
 
+    /// Whether there is one already.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.borrow().is_empty()
+    }
+
     /// Whether the next fault is worth an explanation.
     pub fn explains(&self) -> bool {
         self.faults.borrow().len() < FAULTS_EXPLAINED_MAX

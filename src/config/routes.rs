@@ -175,7 +175,7 @@ fn unique_name(entry: &Entry<'_>, what: &str, keys: &mut HashMap<String, String>
 }
 
 /// Gives back whether a name is known; if not, notes a fault that suggests the one of `names` that may be meant.
-fn resolve<'n>(
+pub(super) fn resolve<'n>(
     entry: &Entry<'_>,
     what: &str,
     name: &str,

@@ -162,6 +162,10 @@ impl Entry<'_> {
 
     fn secret_in_file(&self, shape: Shape) -> Option<Found> {
         let name = self.text()?;
+        let environment = self.reading.environment;
+        if environment.stands_in_for_files() {
+            return Some(environment.get(&name).map_or_else(|| shape.stand_in(&name), str::to_owned));
+        }
         let path = self.reading.origins.folder(&self.key).join(&*name);
         match read_secret(&path) {
             Ok(File { text, mode }) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::clock::Timestamp;
 use crate::rate::Rate;
 
 const NAME_CHARACTERS_MAX: usize = 64;
@@ -133,6 +134,14 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or(8080);
         format!("must be an IP address and a port such as `127.0.0.1:{port}` or `[::]:{port}`, not {}", quoted(text))
     })
+}
+
+/// A time of RFC 3339.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    let parsed = text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
+    parsed
+        .map(Timestamp::from_millis)
+        .ok_or_else(|| format!("must be a time such as `2025-01-15T10:30:00Z`, not {}", quoted(text)))
 }
 
 /// A network such as `10.0.0.0/8`.

@@ -30,6 +30,7 @@ mod redis_retention; // The store in Redis: what is kept, and how much room it t
 mod redis_store; // The store in Redis: the contract.
 mod redis_wait; // The store in Redis: replicas and disks that are waited for.
 mod reload; // One config in place of another, under load.
+mod route_tests; // Tests that stand beside the routes.
 mod router; // What an operator relies on.
 mod secrets; // No secret in anything that is printed or served.
 mod send; // One attempt, whatever the receiver does.

@@ -40,6 +40,7 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("hyper_rustls", &["src/cli"]),
     ("indicatif", &["src/cli"]),
     ("prometheus_client", &["src/metrics.rs"]),
+    ("quick_xml", &["src/cli"]),
     ("redis", &["src/store/redis", "src/cli/bench/durable_pipe.rs"]), // The pipe is what the store is compared with.
     ("rusqlite", &["src/store/embedded"]),
     ("rustls", &["src/send", "src/tls.rs", "src/tls"]),
