@@ -1,17 +1,21 @@
 //! `branchline replay`: a selection of deliveries made again, in steps at a bounded rate. What is left is told when it is
 //! interrupted, and `--cursor` goes on from there.
 
+mod progress; // How much of a replay is done.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use progress::Progress;
 use tokio_util::sync::CancellationToken;
 
 use super::door::{Door, Way};
 use super::signals::stop_on_signal;
-use super::terminal::{self, Columns, print_json};
+use super::terminal::{Columns, print_json};
 use super::{Error, runtime};
 use crate::admin::operations::pairs::Status;
 use crate::admin::operations::replay::{ReplayRequest, ReplayResult, ReplayStep, Selection};
+use crate::clock::Clock;
 use crate::delivery::DeliveryId;
 
 /// How many deliveries one step makes again at most.
@@ -82,10 +86,15 @@ struct Totals {
     replayed: u64,
     /// By subscription, how many were made again or would be.
     subscriptions: BTreeMap<String, u64>,
+    /// The same by subscription and by how they stood.
+    statuses: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// By why, how many were left as they are.
     skipped: BTreeMap<&'static str, u64>,
     /// Where to go on; null when all is done.
     cursor: Option<String>,
+    /// Whether all is done.
+    #[serde(skip)]
+    is_over: bool,
 }
 
 /// Replays.
@@ -102,7 +111,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     } else {
         show(options, &totals);
     }
-    if stop.is_cancelled() { Err(Error::Failed("interrupted".to_owned())) } else { Ok(()) }
+    if stop.is_cancelled() && !totals.is_over {
+        return Err(Error::Failed(format!("interrupted{}", totals.how_to_go_on())));
+    }
+    Ok(())
 }
 
 async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Result<Totals, Error> {
@@ -126,7 +138,7 @@ async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Res
         limit: None,
     };
     let mut totals = Totals { cursor: options.cursor.clone(), ..Totals::default() };
-    let bar = terminal::counter();
+    let mut progress = Progress::start(&request.selection, options.limit, Clock::system().now());
     loop {
         let left = options.limit.map_or(u64::MAX, |limit| limit.saturating_sub(totals.matched));
         if left == 0 || stop.is_cancelled() {
@@ -135,17 +147,23 @@ async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Res
         let step = STEP_MAX.min(options.rate).min(u32::try_from(left).unwrap_or(u32::MAX));
         request.limit = usize::try_from(step).ok();
         request.cursor.clone_from(&totals.cursor);
-        let done = door.replay(&request).await?;
+        let done = match door.replay(&request).await {
+            Ok(done) => done,
+            // What the step had done before it failed is not done twice when it is asked for again.
+            Err(Error::Failed(why)) => return Err(Error::Failed(format!("{why}{}", totals.how_to_go_on()))),
+            Err(error @ Error::Config(_)) => return Err(error),
+        };
         let made = u32::try_from(done.replayed).unwrap_or(u32::MAX);
+        progress.step(&done);
         totals.add(done);
-        bar.set_position(totals.matched);
         if totals.cursor.is_none() {
+            totals.is_over = true;
             break;
         }
         let pause = Duration::from_secs_f64(f64::from(made) / f64::from(options.rate));
         tokio::select! { () = tokio::time::sleep(pause) => {} () = stop.cancelled() => {} }
     }
-    bar.finish_and_clear();
+    progress.end();
     Ok(totals)
 }
 
@@ -159,12 +177,22 @@ impl Totals {
         for delivery in step.deliveries {
             match delivery.result {
                 ReplayResult::WouldReplay | ReplayResult::Scheduled | ReplayResult::Hastened => {
-                    *self.subscriptions.entry(delivery.subscription.to_string()).or_default() += 1;
+                    let name = delivery.subscription.to_string();
+                    *self.statuses.entry(name.clone()).or_default().entry(delivery.status.as_str()).or_default() += 1;
+                    *self.subscriptions.entry(name).or_default() += 1;
                 }
                 ReplayResult::Skipped(_) => {}
             }
         }
         self.cursor = step.cursor;
+    }
+
+    /// What is said after an end that is none.
+    fn how_to_go_on(&self) -> String {
+        match &self.cursor {
+            Some(cursor) => format!("; the same with `--cursor {cursor}` goes on"),
+            None => " before anything was made again".to_owned(),
+        }
     }
 }
 
@@ -173,8 +201,10 @@ fn show(options: &Options, totals: &Totals) {
     let count = totals.subscriptions.values().sum::<u64>();
     anstream::println!("{count} {} {what}", if count == 1 { "delivery" } else { "deliveries" });
     let mut columns = Columns::indented(2);
-    for (subscription, count) in &totals.subscriptions {
-        columns.add([subscription.into(), count.into()]);
+    for (subscription, counts) in &totals.statuses {
+        for (status, count) in counts {
+            columns.add([subscription.into(), count.into(), status.into()]);
+        }
     }
     for (why, count) in &totals.skipped {
         columns.add([format!("left as it is: {why}").into(), count.into()]);

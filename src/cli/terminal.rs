@@ -124,13 +124,6 @@ pub fn progress(length: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(8)).with_style(style)
 }
 
-/// A count of what is done, on standard error where that is a terminal; how much there is to do is not known.
-pub fn counter() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{spinner} {human_pos} deliveries, {per_sec}").expect("the template is one");
-    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8)).with_style(style)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

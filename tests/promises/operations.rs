@@ -14,6 +14,7 @@ use crate::support::eventually;
 use crate::support::receiver::Receiver;
 use crate::support::redis_server::RedisServer;
 use crate::support::router::RouterProcess;
+use crate::support::stores::{Kind, on_both_stores};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -22,13 +23,6 @@ struct World {
     receiver: Receiver,
     router: RouterProcess,
     _redis: Option<RedisServer>,
-}
-
-/// Which store.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Embedded,
-    Redis,
 }
 
 /// Orders go to `ok`, which takes them, to `bad`, which is given up at once, to `later`, which is tried again in an
@@ -66,11 +60,7 @@ impl World {
         let receiver = Receiver::start().await;
         receiver.answers("/bad", &[500]);
         receiver.answers("/later", &[500]);
-        let redis = match kind {
-            Kind::Embedded => None,
-            Kind::Redis => Some(RedisServer::start("always")),
-        };
-        let url = redis.as_ref().map_or("file:{folder}/data".to_owned(), |redis| redis.url().expose().to_owned());
+        let (url, redis) = kind.open();
         let mut router = RouterProcess::new(&url, &routes(&receiver));
         router.start().await;
         Self { receiver, router, _redis: redis }
@@ -233,25 +223,6 @@ async fn events_are_listed_by_what_they_are_newest_first(kind: Kind) {
     let found = world.get(&format!("/api/v1/events/{}", taken["id"].as_str().unwrap())).await;
     assert_eq!(found["event"]["payload"]["amount"], 7);
 }
-
-/// Makes a test of each promise on each store.
-macro_rules! on_both_stores {
-    ([ $($promise:ident)+ ]) => {
-        mod embedded {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
-                super::$promise(super::Kind::Embedded).await;
-            })+
-        }
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
-                super::$promise(super::Kind::Redis).await;
-            })+
-        }
-    };
-}
-use on_both_stores;
 
 on_both_stores!([
     an_operator_sees_what_became_of_an_event_and_has_it_made_again

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::step::Step;
 use super::choice::Skip;
 use super::pairs::Status;
+use super::times::Time;
 use super::{Caller, Error, LIMIT_MAX, audit, dead_letters};
 use crate::delivery::DeliveryId;
 use crate::dispatch::Snapshot;
@@ -88,6 +89,9 @@ pub struct ReplayStep {
     pub skipped: BTreeMap<Skip, usize>,
     /// Those that were selected.
     pub deliveries: Vec<ReplayedDelivery>,
+    /// How far a selection has been looked through: when the last event was accepted, or the last dead letter given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached_at: Option<Time>,
     /// Where the next step goes on; null at the end.
     pub cursor: Option<String>,
 }
@@ -102,6 +106,8 @@ pub struct ReplayedDelivery {
     pub event_id: String,
     /// Its subscription.
     pub subscription: Arc<str>,
+    /// How it stood.
+    pub status: Status,
     /// What became of it.
     pub result: ReplayResult,
 }

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::components::Guest;
 use crate::support::program::{Ended, branchline};
+use crate::support::receiver::Receiver;
+use crate::support::router::RouterProcess;
 
 const EVENT: &str =
     r#"{"id":"evt_4711","eventType":"order.created","aggregateId":"4711","payload":{"amount":9999,"user":"김철수"}}"#;
@@ -150,4 +153,67 @@ async fn one_subscription_is_shown_with_headers_and_body_only_when_it_is_asked_f
     std::fs::write(folder.path().join("event.json"), r#"{"eventtype":"a","payload":1}"#).unwrap();
     let ended = explain(folder.path(), &[]).await;
     assert!(ended.code == 1 && ended.stderr.contains("did you mean `eventType`"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_router_explains_an_event_that_nobody_sent_and_keeps_nothing_of_it() {
+    let receiver = Receiver::start().await;
+    let rest = format!(
+        r#"
+[delivery]
+allow_networks = ["127.0.0.0/8"]
+[endpoints.shop]
+url = "{}"
+[plugins.drop]
+path = "drop.wasm"
+[[routes]]
+name = "all"
+events = ["order.*"]
+subscriptions = [{{ name = "plain", endpoint = "shop" }}, {{ name = "dropped", endpoint = "shop", plugins = ["drop"] }}]
+[[routes]]
+name = "large"
+events = ["order.*"]
+where = "payload.amount >= 10000"
+subscriptions = [{{ name = "sales", endpoint = "shop" }}]
+"#,
+        receiver.url("/shop")
+    );
+    let mut router = RouterProcess::new("file:{folder}/data", &rest);
+    std::fs::write(router.folder().join("drop.wasm"), Guest::drop("no address").build()).unwrap();
+    router.start().await;
+
+    let (status, explained) = router.call("POST", "/api/v1/explain?body=true", EVENT, &[]).await;
+    let [plain, dropped, sales] = &explained["subscriptions"].as_array().unwrap()[..] else { panic!("{explained:#}") };
+    assert_eq!(
+        (status, &explained["event"]["id"], &plain["end"]["end"]),
+        (StatusCode::OK, &json!("evt_4711"), &json!("sends"))
+    );
+    assert!(plain["end"]["request"]["body"].as_str().unwrap().contains("김철수"), "{plain:#}");
+    assert_eq!(dropped["end"], json!({"end": "dropped", "plugin": "drop", "reason": "no address"}));
+    assert_eq!((&sales["fit"], &sales["where"]["fields"][0]["value"]), (&json!("where"), &json!("9999")));
+    assert!(explained["event"].get("position").is_none() && plain.get("recorded").is_none(), "{explained:#}");
+
+    let (status, one) = router.call("POST", "/api/v1/explain?subscription=plain&source=app", EVENT, &[]).await;
+    assert_eq!((status, one["subscriptions"].as_array().unwrap().len()), (StatusCode::OK, 1), "{one:#}");
+    assert!(!one.to_string().contains("김철수"), "a body was not asked for: {one:#}");
+    for (query, body, part) in [
+        ("", r#"{"eventtype":"a","payload":1}"#, "did you mean `eventType`"),
+        ("", "no JSON", "not JSON"),
+        ("?source=nowhere", EVENT, "no source `nowhere`"),
+        ("?sorce=app", EVENT, "sorce"),
+    ] {
+        let (status, problem) = router.call("POST", &format!("/api/v1/explain{query}"), body, &[]).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+
+    // The command asks the same router for a file.
+    let file = router.folder().join("event.json");
+    std::fs::write(&file, EVENT).unwrap();
+    let url = format!("http://127.0.0.1:{}", router.admin);
+    let ended = branchline(&["explain", file.to_str().unwrap(), "--url", &url], "").await;
+    assert!(ended.code == 0 && ended.stdout.contains("dropped      by plugin `drop`: no address"), "{ended:?}");
+
+    assert_eq!(router.call("GET", "/api/v1/events/evt_4711", "", &[]).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(receiver.count("/shop"), 0, "nothing is sent");
 }

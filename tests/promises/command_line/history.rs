@@ -1,27 +1,33 @@
-//! What became of events, and making deliveries again: asked of a running router, and of the store of one that does not run.
+//! What became of events, and making deliveries again: asked of a running router, and of the store of one that does not run; on
+//! both stores.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::support::components::Guest;
 use crate::support::eventually;
 use crate::support::program::{Ended, branchline};
 use crate::support::receiver::Receiver;
-use crate::support::router::RouterProcess;
+use crate::support::redis_server::RedisServer;
+use crate::support::router::{KEY, RouterProcess};
+use crate::support::stores::{Kind, on_both_stores};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Case {
     receiver: Receiver,
     router: RouterProcess,
+    _redis: Option<RedisServer>,
 }
 
 impl Case {
     /// A router with a subscription whose endpoint answers 410 once and another whose plugin drops everything.
-    async fn start() -> Self {
+    async fn start(kind: Kind) -> Self {
         let receiver = Receiver::start().await;
         let rest = format!(
             r#"
@@ -29,6 +35,7 @@ impl Case {
 allow_networks = ["127.0.0.0/8"]
 [endpoints.x]
 url = "{}"
+breaker = "off"
 [endpoints.y]
 url = "{}"
 [plugins.p]
@@ -44,10 +51,11 @@ subscriptions = [
             receiver.url("/x"),
             receiver.url("/y"),
         );
-        let mut router = RouterProcess::new("file:{folder}/data", &rest);
+        let (url, redis) = kind.open();
+        let mut router = RouterProcess::new(&url, &rest);
         std::fs::write(router.folder().join("p.wasm"), Guest::drop("no address").build()).unwrap();
         router.start().await;
-        Self { receiver, router }
+        Self { receiver, router, _redis: redis }
     }
 
     async fn run(&self, arguments: &[&str]) -> Ended {
@@ -77,9 +85,8 @@ subscriptions = [
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is_mended() {
-    let case = Case::start().await;
+async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is_mended(kind: Kind) {
+    let case = Case::start(kind).await;
     case.receiver.answers("/x", &[500, 200]);
     case.send(1).await;
 
@@ -109,6 +116,11 @@ async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is
 
     let counted = case.json(&["replay", "--since", "1h", "--dry-run", "--rerun"]).await;
     assert_eq!((&counted["subscriptions"]["x"], &counted["subscriptions"]["y"]), (&1.into(), &1.into()), "{counted:#}");
+    let statuses = json!({"x": {"dead-letter": 1}, "y": {"dropped": 1}});
+    assert_eq!(counted["statuses"], statuses, "{counted:#}");
+    let counted = case.run(&["replay", "--since", "1h", "--dry-run", "--rerun"]).await;
+    let table = "2 deliveries would be made again\n  x  1  dead-letter\n  y  1  dropped\n";
+    assert_eq!((&*counted.stdout, &*counted.stderr), (table, ""), "and no bar, since standard error is no terminal");
     assert_eq!((case.receiver.count("/x"), case.receiver.count("/y")), (1, 0), "a dry run changes nothing");
     let replayed = case.run(&["replay", "--since", "1h", "--rerun"]).await;
     assert!(replayed.code == 0 && replayed.stdout.starts_with("2 deliveries are due now\n"), "{replayed:?}");
@@ -125,9 +137,8 @@ async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is
     assert_eq!((&again["replayed"], &again["skipped"]["delivered"]), (&0.into(), &2.into()), "{again:#}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_listed_shown_replayed_and_thrown_away() {
-    let case = Case::start().await;
+async fn dead_letters_are_listed_shown_replayed_and_thrown_away(kind: Kind) {
+    let case = Case::start(kind).await;
     case.receiver.answers("/x", &[500, 500, 200]);
     case.send(2).await;
     let listed = case.json(&["dead-letters", "list", "--subscription", "x", "--reason", "exhausted"]).await;
@@ -146,9 +157,8 @@ async fn dead_letters_are_listed_shown_replayed_and_thrown_away() {
     assert!(missing.code == 1 && missing.stderr.contains(id(1)), "{missing:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes_on() {
-    let mut case = Case::start().await;
+async fn without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes_on(kind: Kind) {
+    let mut case = Case::start(kind).await;
     case.send(3).await;
     case.router.stop().await;
     let first = case.json(&["events", "list", "--type", "order.*", "--limit", "2"]).await;
@@ -170,9 +180,8 @@ async fn without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes
     assert!(nobody.code == 1 && nobody.stderr.contains("no router answers at http://127.0.0.1:9"), "{nobody:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_happens_is_watched_as_it_happens() {
-    let case = Case::start().await;
+async fn what_happens_is_watched_as_it_happens(kind: Kind) {
+    let case = Case::start(kind).await;
     let mut watching = Command::new(env!("CARGO_BIN_EXE_branchline"))
         .args(["tail", "--subscription", "x", "--json", "--url", &format!("http://127.0.0.1:{}", case.router.admin)])
         .stdout(Stdio::piped())
@@ -192,3 +201,54 @@ async fn what_happens_is_watched_as_it_happens() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+async fn an_interrupted_replay_goes_on_from_its_cursor_and_each_delivery_is_made_again_once(kind: Kind) {
+    const COUNT: usize = 60;
+    let case = Case::start(kind).await;
+    let mut answers = vec![500; COUNT];
+    answers.push(200);
+    case.receiver.answers("/x", &answers);
+    case.send(COUNT as u32).await;
+    assert_eq!(case.receiver.count("/x"), COUNT);
+
+    let config = case.router.folder().join("branchline.toml");
+    let selection = ["replay", "--since", "1h", "--subscription", "x", "--status", "dead-letter"];
+    let replaying = Command::new(env!("CARGO_BIN_EXE_branchline"))
+        .args(selection)
+        .args(["--rate", "10", "--config"])
+        .arg(&config)
+        .env("TEST_KEY", KEY)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("some were made again", PATIENCE, async || (case.receiver.count("/x") > COUNT).then_some(())).await;
+    kill_process(Pid::from_raw(i32::try_from(replaying.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    let interrupted = tokio::task::spawn_blocking(|| replaying.wait_with_output().unwrap()).await.unwrap();
+    let [stdout, stderr] = [interrupted.stdout, interrupted.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(interrupted.status.code(), Some(1), "{stdout}{stderr}");
+    let made: usize = stdout.split(' ').next().unwrap().parse().unwrap();
+    assert!((1..COUNT).contains(&made), "{stdout}{stderr}");
+    let cursor = stderr.split("interrupted; the same with `--cursor ").nth(1).and_then(|rest| rest.split('`').next());
+    let cursor = cursor.unwrap_or_else(|| panic!("{stderr}"));
+    assert!(stdout.contains(cursor), "{stdout}");
+
+    let rest = case.json(&[&selection[..], &["--cursor", cursor]].concat()).await;
+    assert_eq!((&rest["replayed"], &rest["cursor"]), (&json!(COUNT - made), &Value::Null), "{rest:#}");
+    eventually("all have come again", PATIENCE, async || (case.receiver.count("/x") >= 2 * COUNT).then_some(())).await;
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for request in case.receiver.received("/x") {
+        *counts.entry(request.header("webhook-id").to_owned()).or_default() += 1;
+    }
+    assert!(counts.len() == COUNT && counts.values().all(|count| *count == 2), "none left out, none twice: {counts:?}");
+    let left = case.json(&selection).await;
+    assert_eq!(left["matched"], 0, "{left:#}");
+}
+
+on_both_stores!([
+    a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is_mended
+    dead_letters_are_listed_shown_replayed_and_thrown_away
+    without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes_on
+    what_happens_is_watched_as_it_happens
+    an_interrupted_replay_goes_on_from_its_cursor_and_each_delivery_is_made_again_once
+]);

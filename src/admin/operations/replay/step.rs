@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::choice::{Choice, Criteria, Skip, Today, choose};
 use super::super::pairs::{self, Records, Status};
+use super::super::times::Time;
 use super::super::{Error, events, pages};
 use super::{ReplayRequest, ReplayResult, ReplayStep, ReplayedDelivery};
 use crate::clock::Timestamp;
@@ -104,6 +105,7 @@ impl Step<'_> {
                 }
                 looked_at += 1;
                 cursor = Some(ScanCursor { last: place, bound });
+                self.done.reached_at = Some(Time(letter.at));
                 let event = &letter.delivery.event;
                 let is_wanted = event.accepted_at >= since
                     && until.is_none_or(|until| event.accepted_at < until)
@@ -145,6 +147,7 @@ impl Step<'_> {
                 }
                 looked_at += 1;
                 cursor = Some(ScanCursor { last: position, bound });
+                self.done.reached_at = Some(Time(event.accepted_at));
                 if is_wanted(&event) {
                     self.event(position, event, records.remove(&position)).await?;
                 }
@@ -186,7 +189,10 @@ impl Step<'_> {
                     match letter {
                         Some((place, letter)) => drop(self.letter(place, letter).await?),
                         None if today == Today::Wanted || status == Status::Scheduled => {
-                            self.anew(id, position, &event, subscription).await?;
+                            let head = EventHead::of(&event, position);
+                            let work = Work::Run(Arc::clone(&event));
+                            self.anew(Delivery { id, event: head, subscription, attempts: vec![], work }, status)
+                                .await?;
                         }
                         None => self.skip(Skip::Gone),
                     }
@@ -197,15 +203,7 @@ impl Step<'_> {
     }
 
     /// A delivery of which nothing is kept but its event.
-    async fn anew(
-        &mut self,
-        id: DeliveryId,
-        position: Position,
-        event: &Arc<Event>,
-        subscription: Arc<str>,
-    ) -> Result<(), Error> {
-        let (head, work) = (EventHead::of(event, position), Work::Run(Arc::clone(event)));
-        let delivery = Delivery { id, event: head, subscription, attempts: vec![], work };
+    async fn anew(&mut self, delivery: Delivery, status: Status) -> Result<(), Error> {
         let result = self.make(delivery.clone(), ReplayFrom::Event).await?;
         if result == Some(Replayed::DeadLettered)
             && let Some((place, letter)) = self.store.dead_letter(&delivery.id).await?
@@ -213,7 +211,7 @@ impl Step<'_> {
             self.letter(place, letter).await?;
             return Ok(());
         }
-        self.note(&delivery, result);
+        self.note(&delivery, status, result);
         Ok(())
     }
 
@@ -233,7 +231,7 @@ impl Step<'_> {
         // A new round of attempts: what was tried before is in the outcomes.
         let delivery = Delivery { attempts: vec![], work, ..delivery };
         let result = self.make(delivery.clone(), ReplayFrom::DeadLetter(place)).await?;
-        Ok(self.note(&delivery, result))
+        Ok(self.note(&delivery, Status::DeadLetter, result))
     }
 
     /// Has the store do it; `None` in a dry run.
@@ -255,7 +253,7 @@ impl Step<'_> {
     }
 
     /// Counts a delivery that was selected.
-    fn note(&mut self, delivery: &Delivery, replayed: Option<Replayed>) -> ReplayedDelivery {
+    fn note(&mut self, delivery: &Delivery, status: Status, replayed: Option<Replayed>) -> ReplayedDelivery {
         let result = match replayed {
             None => ReplayResult::WouldReplay,
             Some(Replayed::Scheduled) => ReplayResult::Scheduled,
@@ -273,6 +271,7 @@ impl Step<'_> {
             delivery_id: delivery.id.clone(),
             event_id: delivery.event.id.clone(),
             subscription: Arc::clone(&delivery.subscription),
+            status,
             result,
         };
         self.done.deliveries.push(noted.clone());
@@ -286,6 +285,7 @@ impl Step<'_> {
             delivery_id: delivery.id.clone(),
             event_id: delivery.event.id.clone(),
             subscription: Arc::clone(&delivery.subscription),
+            status: Status::DeadLetter,
             result: ReplayResult::Skipped(why),
         }
     }
