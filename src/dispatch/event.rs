@@ -133,7 +133,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
 pub(super) async fn bury(context: &Context, claim: EventClaim, reason: DeadLetterReason, detail: &str) {
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
-    let mut end = EventEnd { at: context.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+    let mut end = EventEnd { at: context.means.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
     let snapshot = context.snapshot.load_full();
     for found in matches(context, &snapshot, &event).await.into_iter().filter(|found| found.filtered.is_none()) {
         let subscription = Arc::clone(&found.subscription.name);
