@@ -151,7 +151,7 @@ async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Res
             Ok(done) => done,
             // What the step had done before it failed is not done twice when it is asked for again.
             Err(Error::Failed(why)) => return Err(Error::Failed(format!("{why}{}", totals.how_to_go_on()))),
-            Err(error @ Error::Config(_)) => return Err(error),
+            Err(error @ (Error::Config(_) | Error::Changes)) => return Err(error),
         };
         let made = u32::try_from(done.replayed).unwrap_or(u32::MAX);
         progress.step(&done);

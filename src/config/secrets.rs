@@ -164,7 +164,8 @@ impl Entry<'_> {
         let name = self.text()?;
         let environment = self.reading.environment;
         if environment.stands_in_for_files() {
-            return Some(environment.get(&name).map_or_else(|| shape.stand_in(&name), str::to_owned));
+            let found = environment.get(&name).map(|text| Found::There(text.to_owned()));
+            return Some(found.unwrap_or_else(|| Found::StandIn(shape.stand_in(&name))));
         }
         let path = self.reading.origins.folder(&self.key).join(&*name);
         match read_secret(&path) {
