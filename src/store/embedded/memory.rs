@@ -1,6 +1,6 @@
 //! What is known in memory beside the disk: what waits, who holds what, how much there is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -18,6 +18,8 @@ pub(super) struct Memory {
     pub(super) arrived: Notify,
     pub(super) schedule: Mutex<Schedule>,
     pub(super) ids: Mutex<Ids>,
+    /// The waiting event behind which trimming goes on.
+    pub(super) trim_behind: AtomicI64,
     dead_letters: AtomicU64,
 }
 
@@ -54,6 +56,7 @@ impl Memory {
             arrived: Notify::new(),
             schedule: Mutex::new(Schedule::new(counts.scheduled, earliest, starts)),
             ids: Mutex::new(Ids::read(connection, since_ms)?),
+            trim_behind: AtomicI64::new(i64::MIN),
             dead_letters: AtomicU64::new(counts.dead_letters),
         })
     }

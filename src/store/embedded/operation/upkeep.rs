@@ -1,8 +1,9 @@
 //! Trimming, hastening, and the marks on endpoints.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::super::ids;
 use super::super::memory::{Memory, lock};
@@ -12,6 +13,8 @@ use super::{Answer, tell};
 
 /// How many events one step of trimming removes at most.
 const TRIM_EVENTS_MAX: i64 = 1_000;
+/// Behind how many events that wait it looks.
+const TRIM_WAITING_MAX: i64 = 1_000;
 /// How many rows of outcomes, and how many dead letters.
 const TRIM_ROWS_MAX: i64 = 500;
 
@@ -80,13 +83,57 @@ impl Trim {
     }
 }
 
-/// Removes settled events from the oldest on, up to the first that waits or is young.
-fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> {
-    let mut select = batch.transaction.prepare_cached(
-        "SELECT seq, accepted_ms FROM event
-         WHERE seq < (SELECT coalesce(min(seq), ?1) FROM pending) ORDER BY seq LIMIT ?2",
-    )?;
-    let mut rows = select.query(params![i64::MAX, TRIM_EVENTS_MAX])?;
+/// Removes settled events: from the oldest on, then between those that wait. Goes on the next time where it ended.
+fn trim_events(batch: &Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> {
+    let transaction = &batch.transaction;
+    let first: Option<i64> =
+        transaction.prepare_cached("SELECT min(seq) FROM pending")?.query_row((), |row| row.get(0))?;
+    let (removed, last) = trim_between(transaction, i64::MIN, first.unwrap_or(i64::MAX), old, TRIM_EVENTS_MAX)?;
+    if let Some(last) = last {
+        ids::trim(transaction, last)?;
+        let mut forget = transaction.prepare_cached("DELETE FROM outcome_of WHERE block < ?1")?;
+        forget.execute([outcome::block_of(last)])?;
+    }
+    let left = TRIM_EVENTS_MAX - removed;
+    let more = if left > 0 && first.is_some() { trim_behind_waiting(batch, old, left)? } else { 0 };
+    Ok((removed + more).unsigned_abs())
+}
+
+/// The same behind each of some events that wait. One that waits for long keeps nothing but itself.
+fn trim_behind_waiting(batch: &Batch<'_>, old: i64, max: i64) -> Result<i64, rusqlite::Error> {
+    let behind = &batch.memory.trim_behind;
+    let mut select =
+        batch.transaction.prepare_cached("SELECT seq FROM pending WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
+    let waiting = select.query_map(params![behind.load(Ordering::Relaxed), TRIM_WAITING_MAX], |row| row.get(0))?;
+    let waiting = waiting.collect::<Result<Vec<i64>, _>>()?;
+    // The last one's turn comes the next time, unless none comes after it.
+    let is_end = waiting.len() < usize::try_from(TRIM_WAITING_MAX).unwrap_or(usize::MAX);
+    let ends = waiting.iter().skip(1).copied().chain(is_end.then_some(i64::MAX));
+    let mut removed = 0;
+    for (seq, end) in waiting.iter().copied().zip(ends) {
+        if end - seq > 1 {
+            removed += trim_between(&batch.transaction, seq, end, old, max - removed)?.0;
+        }
+        if removed == max {
+            behind.store(seq, Ordering::Relaxed);
+            return Ok(removed);
+        }
+    }
+    behind.store(if is_end { i64::MIN } else { waiting.last().copied().unwrap_or(i64::MIN) }, Ordering::Relaxed);
+    Ok(removed)
+}
+
+/// Removes the events between two numbers from the oldest on, up to the first that is young. Gives how many, and the last.
+fn trim_between(
+    transaction: &Transaction<'_>,
+    after: i64,
+    before: i64,
+    old: i64,
+    max: i64,
+) -> Result<(i64, Option<i64>), rusqlite::Error> {
+    let mut select = transaction
+        .prepare_cached("SELECT seq, accepted_ms FROM event WHERE seq > ?1 AND seq < ?2 ORDER BY seq LIMIT ?3")?;
+    let mut rows = select.query(params![after, before, max])?;
     let mut last = None;
     while let Some(row) = rows.next()? {
         let (seq, accepted_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -95,16 +142,10 @@ fn trim_events(batch: &mut Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> 
         }
         last = Some(seq);
     }
-    match last {
-        Some(last) => {
-            let removed = batch.transaction.prepare_cached("DELETE FROM event WHERE seq <= ?1")?.execute([last])?;
-            ids::trim(&batch.transaction, last)?;
-            let mut forget = batch.transaction.prepare_cached("DELETE FROM outcome_of WHERE block < ?1")?;
-            forget.execute([outcome::block_of(last)])?;
-            Ok(removed as u64)
-        }
-        None => Ok(0),
-    }
+    let Some(end) = last else { return Ok((0, None)) };
+    let mut delete = transaction.prepare_cached("DELETE FROM event WHERE seq > ?1 AND seq <= ?2")?;
+    let removed = delete.execute([after, end])?;
+    Ok((i64::try_from(removed).unwrap_or(i64::MAX), last))
 }
 
 /// Removes rows from the oldest on, up to the first that is young.
