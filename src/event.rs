@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::clock::Timestamp;
 
 /// An accepted event. `payload` and `metadata` are the producer's bytes, checked to be JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     /// The producer's id, or one made at acceptance (`evt_…`). 1 to 128 printable ASCII characters.
     pub id: String,
@@ -32,6 +32,17 @@ pub struct Event {
     pub metadata: ByteString,
     /// The W3C trace context of the producer's request, or empty.
     pub traceparent: String,
+}
+
+/// Without payload and metadata, which no log and no crash message may show.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, source, event_type, payload, metadata, .. } = self;
+        let (payload, metadata) = (payload.len(), metadata.len());
+        let mut shown = f.debug_struct("Event");
+        shown.field("id", id).field("source", source).field("event_type", event_type);
+        shown.field("payload_bytes", &payload).field("metadata_bytes", &metadata).finish_non_exhaustive()
+    }
 }
 
 impl Event {

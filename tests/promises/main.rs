@@ -13,6 +13,7 @@ mod endpoints; // One bad endpoint costs the others nothing.
 mod evil; // Plugins that mean harm: each ends in a named fault, and costs the others nothing.
 mod life; // A failing delivery's 26½ hours, on paused time.
 mod listeners; // What connections can do to the listeners, and TLS.
+mod names; // Where a name leads, as the system looks it up.
 mod operations; // What an operator asks of a running router, and has it do.
 mod peers; // What breaks others.
 mod plugin; // The sandbox: verdicts, limits, refusals, fairness.

@@ -13,7 +13,7 @@ use crate::redis_faults::options;
 use crate::redis_load::Load;
 use crate::store_contract::{PATIENCE, event};
 use crate::support::eventually;
-use crate::support::redis_server::{RedisCluster, RedisServer};
+use crate::support::redis_server::{RedisCluster, RedisServer, cli};
 
 const PARTITIONS: u16 = 16;
 
@@ -172,6 +172,42 @@ async fn slots_that_move_under_load_lose_nothing() {
     gaps.drain(..3);
     eprintln!("without events: {longest:?} at most, {:?} in what did not move", gaps.iter().max());
     eprintln!("4 slots moved: {}", load.end().await);
+}
+
+/// A third of a master's slots, moved to the next by the tool that operators use, while events come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reshard_under_load_loses_nothing() {
+    let cluster = RedisCluster::start();
+    let store = open(&cluster).await;
+    let probes = Probes::start(&store).await;
+    let load = Load::start(Arc::clone(&store), 16);
+    load.more_accepted(500).await;
+    let [from, to, ..] = cluster.nodes() else { panic!("there are three masters") };
+    let id = |node: &RedisServer| node.cli(&["cluster", "myid"]).trim().to_owned();
+    let before = partitions_of(from);
+    let arguments = [
+        "--cluster".to_owned(),
+        "reshard".to_owned(),
+        format!("127.0.0.1:{}", from.port()),
+        "--cluster-from".to_owned(),
+        id(from),
+        "--cluster-to".to_owned(),
+        id(to),
+        "--cluster-slots".to_owned(),
+        "5461".to_owned(),
+        "--cluster-yes".to_owned(),
+    ];
+    let port = from.port();
+    let resharding =
+        tokio::task::spawn_blocking(move || cli(port, &arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+    // The tool prints a line for each slot; what it can't move it says.
+    let printed = tokio::time::timeout(PATIENCE * 6, resharding).await.expect("it comes to its end").unwrap();
+    assert!(!printed.contains("ERR"), "{}", &printed[printed.len().saturating_sub(1_000)..]);
+    load.more_accepted(200).await;
+    probes.all_have_taken_one_since(Instant::now()).await;
+    let longest = probes.end().await.into_iter().max().unwrap_or_default();
+    assert!(!before.is_empty() && partitions_of(from).is_empty(), "its partitions have moved: {before:?}");
+    eprintln!("without events: {longest:?} at most; {} partitions moved: {}", before.len(), load.end().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

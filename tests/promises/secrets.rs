@@ -1,10 +1,15 @@
 //! No secret and no payload in anything that a router prints or serves: marker secrets are planted everywhere a config takes
 //! one, the router logs at `trace`, fails in every way a receiver can make it fail, and all that came out of it is searched.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use branchline::accept::read_event;
+use branchline::clock::Clock;
+use branchline::config::Config;
+use branchline::delivery::{Request, Work};
 use http::StatusCode;
 
 use crate::support::eventually;
@@ -215,6 +220,32 @@ fn no_last_words_show_a_secret() {
         assert!(matches!(code, Some(1 | 78)), "{code:?}: {said}");
         shows_none("the last words", &said);
     }
+}
+
+/// The worst that a crash can say is everything it had at hand, in its printed form.
+#[test]
+fn no_crash_message_shows_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("branchline.toml");
+    let text = format!(
+        "[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1/\"\n[admin]\ntokens = [\"{ADMIN_TOKEN}\"]\n\
+         [sources.x]\npath = \"/v1\"\nauth = {{ bearer = [\"{KEY}\"] }}\n\
+         [endpoints.x]\nurl = \"https://example.com/{URL_TOKEN}\"\nsecret = \"whsec_{SIGNING}\"\n\
+         headers = {{ x-api-key = \"{HEADER}\" }}\n\
+         [[routes]]\nname = \"x\"\nevents = [\"**\"]\nsubscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load(&path).unwrap();
+    let event = read_event(&event("evt_1"), "x", Clock::system().now()).unwrap();
+    let body = bytes::Bytes::from_static(PAYLOAD.as_bytes());
+    let headers = vec![("x-api-key".to_owned(), HEADER.to_owned())];
+    let request = Request { content_type: "text/plain".to_owned(), headers, body };
+    let crash = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        panic!("{config:#?} {event:#?} {request:#?} {:?}", Work::Run(event.clone().into()))
+    }));
+    let message = *crash.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("127.0.0.1:8080") && message.contains("evt_1"), "it shows the rest: {message}");
+    shows_none("a crash", &message);
 }
 
 fn run(path: &Path) -> (Option<i32>, String) {

@@ -127,6 +127,45 @@ async fn a_name_with_one_refused_address_is_refused_whole() {
     assert_eq!(receiver.connections(), 0);
 }
 
+/// Names that have IPv6 addresses alone are judged like any other.
+#[tokio::test]
+async fn a_name_with_nothing_but_a_private_ipv6_address_is_refused() {
+    let receiver = Receiver::answering(OK).await;
+    for address in [
+        "::1",
+        "::",
+        "::127.0.0.1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
+        "2002:7f00:1::",
+        "2001:0:7f00:1::",
+        "fe80::1",
+        "fec0::1",
+        "fd00::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "100::1",
+        "2001:db8::1",
+    ] {
+        let sender = builder(&[]).resolver(Script::new(&[&[address]])).build().unwrap();
+        let attempt = attempt(&sender, &endpoint(&format!("http://six.example:{}/", receiver.port()))).await;
+        assert_eq!(failure(&attempt).0, SendErrorKind::AddressRefused, "{address}: {attempt:?}");
+    }
+    assert_eq!(receiver.connections(), 0);
+    // What is listed is reached: the refusals above are the guard's, not those of a system without IPv6.
+    if let Ok(listener) = tokio::net::TcpListener::bind("[::1]:0").await {
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 8192]).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, OK).await;
+        });
+        let sender = builder(&["::1/128"]).resolver(Script::new(&[&["::1"]])).build().unwrap();
+        assert_eq!(status(&attempt(&sender, &endpoint(&format!("http://six.example:{port}/"))).await), 200);
+    }
+}
+
 #[tokio::test]
 async fn addresses_are_tried_in_turn() {
     let receiver = Receiver::answering(OK).await;

@@ -21,6 +21,9 @@ pub const KEY: &str = "test-key-0123456789";
 /// How long a router may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// What is shorter stands for nothing secret in a test.
+const SECRET_LENGTH_MIN: usize = 8;
+
 /// A port that is free now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -153,13 +156,34 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         ready.await;
     }
 
+    /// Fails when a text that came out of the router has one of its secrets.
+    fn shows_no_secret(&self, what: &str, text: &str) {
+        let tokens = self.admin_tokens.split('"').skip(1).step_by(2);
+        // Of the signing secret the part that is secret.
+        let signing = super::SECRET.trim_start_matches("whsec_");
+        // `redis://:password@host`
+        let password = self.store.split_once('@').and_then(|(before, _)| before.rsplit(':').next());
+        for secret in tokens.chain([KEY, signing]).chain(password).filter(|secret| secret.len() >= SECRET_LENGTH_MIN) {
+            let place = text.find(secret);
+            let around = place.map(|place| text.get(place.saturating_sub(200)..place).unwrap_or_default());
+            assert_eq!(around, None, "{what} of a router shows a secret, after this");
+        }
+    }
+
     /// GET on the admin listener.
     pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
         let uri = format!("http://127.0.0.1:{}{path}", self.admin).parse().unwrap();
-        let response = self.client.get(uri).await.ok()?;
-        let status = response.status();
-        let body = response.into_body().collect().await.ok()?.to_bytes();
-        Some((status, String::from_utf8(body.to_vec()).unwrap()))
+        // A router that was killed meanwhile may never answer.
+        let (status, body) = tokio::time::timeout(ANSWER_WITHIN, async {
+            let response = self.client.get(uri).await.ok()?;
+            let status = response.status();
+            let body = response.into_body().collect().await.ok()?.to_bytes();
+            Some((status, String::from_utf8(body.to_vec()).unwrap()))
+        })
+        .await
+        .ok()??;
+        self.shows_no_secret("an answer", &body);
+        Some((status, body))
     }
 
     /// POST on the admin listener.
@@ -173,8 +197,9 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, *value));
         let response = self.client.request(post.body(Full::default()).unwrap()).await.unwrap();
         let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
+        let body = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        self.shows_no_secret("an answer", &body);
+        (status, body)
     }
 
     /// A request on the admin listener; the answer's body as JSON, null when it is none.
@@ -190,6 +215,7 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
+        self.shows_no_secret("an answer", &String::from_utf8_lossy(&body));
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
@@ -203,6 +229,7 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
         let response = self.client.request(request).await.ok()?;
         let status = response.status();
         let body = response.into_body().collect().await.ok()?.to_bytes();
+        self.shows_no_secret("an answer", &String::from_utf8_lossy(&body));
         Some((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
@@ -265,6 +292,9 @@ impl Drop for RouterProcess {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if !std::thread::panicking() {
+            self.shows_no_secret("the log", &self.log());
         }
         if std::thread::panicking() {
             let log = self.log();
