@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::rate::Rate;
 use crate::route::RetrySchedule;
 use crate::secret::Secret;
+use crate::tls::EndpointTls;
 
 /// A receiver of deliveries.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Endpoint {
     pub format: BodyFormat,
     /// The schedule for subscriptions that set none of their own.
     pub retry: Option<RetrySchedule>,
+    /// What it wants of TLS that is not usual.
+    pub tls: Option<Arc<EndpointTls>>,
 }
 
 /// What the body of a delivery is when no plugin made one.

@@ -35,22 +35,27 @@ pub(super) struct Refused {
     pub(super) refusal: Refusal,
 }
 
-/// Checks a head; `hidden` is what is wrong with it that its parts don't show.
-pub(super) fn admit(head: &Parts, hidden: Option<HeadFault>, sources: &ByPath) -> Result<Admitted, Refused> {
+/// Checks a head; `hidden` is what is wrong with it that its parts don't show, `names` those of the client's certificate.
+pub(super) fn admit(
+    head: &Parts,
+    hidden: Option<HeadFault>,
+    names: &[String],
+    sources: &ByPath,
+) -> Result<Admitted, Refused> {
     let early = |refusal| Refused { source: None, refusal };
     check_form(head, hidden).map_err(early)?;
     let way = sources.get(head.uri.path()).cloned().ok_or_else(|| early(Refusal::UnknownPath))?;
-    match check_for(&way.source, head) {
+    match check_for(&way.source, head, names) {
         Ok((kind, length)) => Ok(Admitted { way, kind, length }),
         Err(refusal) => Err(Refused { source: Some(way.source), refusal }),
     }
 }
 
-fn check_for(source: &Source, head: &Parts) -> Result<(BodyKind, Option<usize>), Refusal> {
+fn check_for(source: &Source, head: &Parts, names: &[String]) -> Result<(BodyKind, Option<usize>), Refusal> {
     if head.method != Method::POST {
         return Err(Refusal::Method);
     }
-    check_key(&source.auth, &head.headers)?;
+    check_key(&source.auth, &head.headers, names)?;
     if head.headers.get_all(EXPECT).iter().any(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::Expectation);
     }
@@ -95,10 +100,12 @@ fn is_host(host: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(b))
 }
 
-fn check_key(auth: &SourceAuth, headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_key(auth: &SourceAuth, headers: &HeaderMap, names: &[String]) -> Result<(), Refusal> {
     let keys = match auth {
         SourceAuth::None => return Ok(()),
         SourceAuth::Bearer(keys) => keys,
+        SourceAuth::ClientCertificate(wanted) if names.iter().any(|name| wanted.contains(name)) => return Ok(()),
+        SourceAuth::ClientCertificate(_) => return Err(Refusal::Certificate),
     };
     let candidate = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).unwrap_or_default();
     if matches_any(keys, candidate) { Ok(()) } else { Err(Refusal::Unauthorized) }
@@ -141,7 +148,7 @@ mod tests {
         let source = Source { name: "app".into(), path: "/v1/events".into(), auth, body_bytes_max: 100, quota: None };
         let sources = Sources::new(&[Arc::new(source)]);
         let (head, ()) = request.body(()).unwrap().into_parts();
-        admit(&head, None, &sources.now()).map_err(|refused| refused.refusal)
+        admit(&head, None, &[], &sources.now()).map_err(|refused| refused.refusal)
     }
 
     fn good() -> http::request::Builder {

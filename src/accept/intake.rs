@@ -124,12 +124,19 @@ impl Intake {
     }
 
     /// Answers a request. `hidden` is what is wrong with its head that its parts don't show.
-    pub(super) async fn answer<B>(&self, request: Request<B>, hidden: Option<HeadFault>) -> Response<Full<Bytes>>
+    ///
+    /// `names` are those of the client's certificate.
+    pub(super) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        hidden: Option<HeadFault>,
+        names: &[String],
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, mut body) = request.into_parts();
-        let Refused { source, refusal } = match self.take(&head, &mut body, hidden).await {
+        let Refused { source, refusal } = match self.take(&head, &mut body, hidden, names).await {
             Ok(answer) => return answer,
             Err(refused) => refused,
         };
@@ -154,11 +161,12 @@ impl Intake {
         head: &Parts,
         body: &mut B,
         hidden: Option<HeadFault>,
+        names: &[String],
     ) -> Result<Response<Full<Bytes>>, Refused>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Admitted { way, kind, length } = admission::admit(head, hidden, &self.sources.now())?;
+        let Admitted { way, kind, length } = admission::admit(head, hidden, names, &self.sources.now())?;
         match self.take_for(&way, kind, length, head, body).await {
             Ok(answer) => Ok(answer),
             Err(refusal) => Err(Refused { source: Some(way.source), refusal }),

@@ -26,7 +26,7 @@ use super::{Error, Intake};
 use crate::addresses::Addresses;
 use crate::config::Ingest;
 use crate::http2::{self, Unfit};
-use crate::tls::Identity;
+use crate::tls::{Identity, Shaken};
 
 /// Header lines of a request.
 pub(super) const HEADERS_MAX: usize = 64;
@@ -122,6 +122,7 @@ impl Listener {
                 write_timeout: settings.body_timeout,
                 peer: peer.ip(),
                 addresses: Arc::clone(&addresses),
+                names: Arc::default(),
                 shutdown: shutdown.clone(),
             };
             let tls = tls.clone();
@@ -183,6 +184,8 @@ struct Connection {
     write_timeout: Duration,
     peer: IpAddr,
     addresses: Arc<Addresses>,
+    /// Of the client's certificate.
+    names: Arc<[String]>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -195,8 +198,14 @@ impl Connection {
         };
         match shaken {
             // Boxed: with its buffers it is several times what a plain connection's task holds.
-            Ok(shaken) if shaken.is_http2 => Box::pin(self.serve_http2(shaken.stream)).await,
-            Ok(shaken) => Box::pin(self.serve(shaken.stream)).await,
+            Ok(Shaken { stream, is_http2, names }) => {
+                self.names = names;
+                if is_http2 {
+                    Box::pin(self.serve_http2(stream)).await;
+                } else {
+                    Box::pin(self.serve(stream)).await;
+                }
+            }
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
@@ -206,10 +215,10 @@ impl Connection {
         let socket = Socket::new(stream, self.write_timeout);
         let first_fault = socket.first_fault();
         let heads = AtomicU64::new(0);
-        let intake = &self.intake;
+        let (intake, names) = (&self.intake, &self.names);
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let hidden = first_fault.of(heads.fetch_add(1, Ordering::Relaxed));
-            async move { Ok::<_, Infallible>(intake.answer(request, hidden).await) }
+            async move { Ok::<_, Infallible>(intake.answer(request, hidden, names).await) }
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(socket), service));
         let ended = tokio::select! {
@@ -238,12 +247,12 @@ impl Connection {
             idle: self.head_timeout,
             write_timeout: self.write_timeout,
         };
-        let intake = self.intake;
+        let (intake, names) = (self.intake, self.names);
         let answer = move |request, unfit| {
-            let intake = Arc::clone(&intake);
+            let (intake, names) = (Arc::clone(&intake), Arc::clone(&names));
             async move {
                 match unfit {
-                    None => intake.answer(request, None).await,
+                    None => intake.answer(request, None, &names).await,
                     Some(Unfit::NoPlace) => intake.turn_away(Refusal::NoPlace),
                     Some(Unfit::HeadTooLarge) => {
                         intake.turn_away(Refusal::Unreadable(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     Method,
     /// No key, or none of the source's.
     Unauthorized,
+    /// No certificate of the client, or none that the source takes.
+    Certificate,
     /// Neither a length nor chunks.
     LengthRequired,
     /// The body is longer than the source allows.
@@ -127,6 +129,14 @@ impl Refusal {
                 "unauthorized",
                 "A key of this source is needed",
                 "send `authorization: Bearer KEY` with one of the source's keys; nothing was stored".into(),
+            ),
+            Self::Certificate => (
+                S::FORBIDDEN,
+                "client-certificate",
+                "A client certificate of this source is needed",
+                unchanged(
+                    "the connection must show a certificate that has one of the source's names; nothing was stored",
+                ),
             ),
             Self::LengthRequired => (
                 S::LENGTH_REQUIRED,
@@ -265,6 +275,7 @@ impl Refusal {
             | Self::UnknownPath
             | Self::Method
             | Self::Unauthorized
+            | Self::Certificate
             | Self::LengthRequired
             | Self::TooLarge { .. }
             | Self::TooManyEvents { .. }

@@ -96,11 +96,15 @@ fn target(options: &Options) -> Result<(Uri, Option<Secret>), Error> {
     let scheme = if config.ingest.tls.is_some() { "https" } else { "http" };
     let uri = format!("{scheme}://{address}{}", source.path);
     let uri = uri.parse().map_err(|_| Error::Failed(format!("source `{}` has no usable path", source.name)))?;
-    let key = given.or_else(|| match &source.auth {
+    let key = match &source.auth {
         SourceAuth::None => None,
         SourceAuth::Bearer(keys) => keys.first().cloned(),
-    });
-    Ok((uri, key))
+        SourceAuth::ClientCertificate(_) => {
+            let message = format!("source `{}` asks for a client certificate, which this command has not", source.name);
+            return Err(Error::Failed(message));
+        }
+    };
+    Ok((uri, given.or(key)))
 }
 
 /// The input, and how long it is where that is known.

@@ -12,6 +12,7 @@ use super::secrets::{Plain, Shape};
 use super::values::{self, KIB, MILLISECOND, days, seconds};
 use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl, SigningKey};
 use crate::route::RetrySchedule;
+use crate::tls::EndpointTls;
 
 const SIGNING_KEYS_MAX: usize = 8;
 const HEADERS_MAX: usize = 64;
@@ -76,6 +77,7 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
     let headers = table.find_secret("headers").and_then(|entry| entry.headers()).unwrap_or_default();
     let format = table.parsed("format", BodyFormat::default(), body_format);
     let retry = table.find("retry").and_then(|entry| entry.retry());
+    let tls = table.find("tls").and_then(|entry| entry.endpoint_tls());
     table.end();
     Some(Arc::new(Endpoint {
         name,
@@ -89,6 +91,7 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
         headers,
         format,
         retry,
+        tls,
     }))
 }
 
@@ -119,6 +122,35 @@ impl Entry<'_> {
             self.warn("is `http`, not `https`: whoever is on the way can read and change what is sent");
         }
         Some(url)
+    }
+
+    /// What the endpoint wants of TLS.
+    fn endpoint_tls(&self) -> Option<Arc<EndpointTls>> {
+        let mut table = self.table()?;
+        let (cert, key, ca) = (table.file("cert"), table.file("key"), table.file("ca"));
+        let insecure = table.find("insecure");
+        let is_insecure = insecure.as_ref().and_then(Entry::flag).unwrap_or(false);
+        table.end();
+        if is_insecure {
+            self.warn("does not check whose certificate is shown (`insecure`): whoever is on the way can read and change what is sent");
+        }
+        let own = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                self.fault(
+                    "must have both `cert` and `key`, or neither: this router's certificate and its private key",
+                );
+                return None;
+            }
+        };
+        match EndpointTls::read(own, ca, is_insecure) {
+            Ok(tls) => Some(Arc::new(tls)),
+            Err(error) => {
+                self.fault(format!("can't be used: {error}"));
+                None
+            }
+        }
     }
 
     /// How many failed attempts open the breaker; `None` for none.

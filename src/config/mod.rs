@@ -137,6 +137,17 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// `key`: its private key.
     pub key: PathBuf,
+    /// `client_ca`: those that vouch for clients' certificates; without it no client is asked for one.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// `client_ca` and `client_certificate` of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCa {
+    /// The file of the certificates.
+    pub file: PathBuf,
+    /// `client_certificate`: `required` (the default), or `optional`. One that nobody vouches for is refused either way.
+    pub is_required: bool,
 }
 
 /// `[store]`.
@@ -239,6 +250,8 @@ pub enum SourceAuth {
     None,
     /// `auth = { bearer = […] }`: `Authorization: Bearer KEY` with any of these.
     Bearer(Vec<Secret>),
+    /// `auth = { client_certificate = […] }`: a certificate with any of these names, which `ingest.tls.client_ca` vouches for.
+    ClientCertificate(Vec<String>),
 }
 
 /// A plugin as the config names it.

@@ -31,7 +31,7 @@ mod tests {
     fn known() -> BTreeSet<Vec<String>> {
         // The store's URL may be a secret, too; and some tables are commented out in the example.
         let text = EXAMPLE.replacen("url = \"file:data\"", "url = { env = \"STORE_URL\" }", 1)
-            + "\n[ingest.tls]\ncert = \"c\"\nkey = \"k\"\n[admin.tls]\ncert = \"c\"\nkey = \"k\"\n[store.redis.wait]\nfsync = true\n\
+            + "\n[ingest.tls]\ncert = \"c\"\nkey = \"k\"\n[admin.tls]\ncert = \"c\"\nkey = \"k\"\n[endpoints.ledger.tls]\ninsecure = true\n[store.redis.wait]\nfsync = true\n[store.redis.tls]\nca = \"c\"\n\
                [store.redis.sentinel_password]\nenv = \"SENTINEL_PASSWORD\"\n";
         let file = SourceFile::new(PathBuf::from("app.toml"), text);
         let (origins, values) = merge_files(Path::new(""), vec![file]).unwrap();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::reader::Table;
 use super::secrets::Plain;
 use super::values::{self, GIB, KIB, MIB, MILLISECOND, seconds};
-use super::{Admin, DeliverySettings, Ingest, Log, LogFormat, Sandbox, TlsFiles};
+use super::{Admin, ClientCa, DeliverySettings, Ingest, Log, LogFormat, Sandbox, TlsFiles};
 use crate::secret::Secret;
 
 const TOKENS_MAX: usize = 100;
@@ -75,8 +75,30 @@ fn tls(table: &mut Table<'_>) -> Option<TlsFiles> {
     };
     let cert = path("cert", "the certificate and those that vouch for it");
     let key = path("key", "the certificate's private key");
+    let client_ca = table.file("client_ca");
+    let asked = table.find("client_certificate");
+    if let (None, Some(asked)) = (&client_ca, &asked) {
+        asked.fault("says how clients show a certificate, and there is no `client_ca` to vouch for one");
+    }
+    let is_required = asked.and_then(|entry| entry.parse(client_certificate)).unwrap_or(true);
     table.end();
-    Some(TlsFiles { cert: cert?, key: key? })
+    Some(TlsFiles { cert: cert?, key: key?, client_ca: client_ca.map(|file| ClientCa { file, is_required }) })
+}
+
+fn client_certificate(text: &str) -> Result<bool, String> {
+    match text {
+        "required" => Ok(true),
+        "optional" => Ok(false),
+        _ => Err(format!("must be `required` or `optional`, not {}", values::quoted(text))),
+    }
+}
+
+impl Table<'_> {
+    /// A file; a relative path is relative to the config file.
+    pub fn file(&mut self, name: &'static str) -> Option<PathBuf> {
+        let entry = self.find(name)?;
+        Some(entry.reading.origins.folder(&entry.key).join(&*entry.text()?))
+    }
 }
 
 pub(super) fn delivery(mut table: Table<'_>) -> DeliverySettings {

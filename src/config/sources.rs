@@ -13,7 +13,8 @@ use super::{Ingest, Quota, Source, SourceAuth};
 
 const KEYS_OF_A_SOURCE_MAX: usize = 1_000;
 const BURST_MAX: u32 = 1_000_000;
-const SHAPES: &str = "`\"none\"` or `{ bearer = [{ env = \"NAME\" }] }`";
+const SHAPES: &str = "`\"none\"`, `{ bearer = [{ env = \"NAME\" }] }` or `{ client_certificate = [\"NAME\"] }`";
+const NAME_BYTES_MAX: usize = 2048;
 
 /// All sources, by name.
 pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
@@ -28,7 +29,7 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
                            if anyone who can connect may";
             table.missing("auth", meaning);
         }
-        let auth = auth.and_then(|entry| entry.source_auth());
+        let auth = auth.and_then(|entry| entry.source_auth(ingest));
         let largest = BODY_BYTES_MAX.min(ingest.bodies_bytes_max);
         let body_bytes_max = table.bytes("body_bytes_max", ingest.body_bytes_max, 1..=largest);
         let quota = quota(&mut table);
@@ -65,7 +66,7 @@ fn quota(table: &mut Table<'_>) -> Option<Quota> {
 }
 
 impl Entry<'_> {
-    fn source_auth(&self) -> Option<SourceAuth> {
+    fn source_auth(&self, ingest: &Ingest) -> Option<SourceAuth> {
         match self.value {
             Value::String(text) if text == "none" => return Some(SourceAuth::None),
             Value::Object(_) => {}
@@ -75,15 +76,41 @@ impl Entry<'_> {
             }
         }
         let mut table = self.table()?;
-        let keys =
-            table.require_secret("bearer", "the only way to authenticate is `{ bearer = [{ env = \"NAME\" }] }`");
+        let (keys, names) = (table.find_secret("bearer"), table.find("client_certificate"));
+        let others = table.names();
         table.end();
-        let keys_entry = keys?;
+        let keys_entry = match (keys, names) {
+            (Some(keys), None) => keys,
+            (None, Some(names)) => return names.certificate_names(ingest),
+            (None, None) if !others.is_empty() => return None, // Unknown keys, which its end has reported.
+            (Some(_), Some(_)) | (None, None) => {
+                self.fault(format!("must be {SHAPES}"));
+                return None;
+            }
+        };
         let keys = keys_entry.one_or_list(KEYS_OF_A_SOURCE_MAX)?;
         if keys.is_empty() {
             keys_entry.fault("must list at least one key");
             return None;
         }
         Some(SourceAuth::Bearer(keys.iter().filter_map(Entry::bearer_token).collect()))
+    }
+
+    /// Names of clients' certificates.
+    fn certificate_names(&self, ingest: &Ingest) -> Option<SourceAuth> {
+        if ingest.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+            self.fault("needs `ingest.tls.client_ca`, which vouches for clients' certificates");
+            return None;
+        }
+        let entries = self.one_or_list(KEYS_OF_A_SOURCE_MAX)?;
+        if entries.is_empty() {
+            self.fault("must list at least one name");
+            return None;
+        }
+        let name = |text: &str| match text.len() {
+            1..=NAME_BYTES_MAX => Ok(crate::tls::name(text)),
+            _ => Err("must be a DNS name or a URI, as the certificate has it (subject alternative name)".to_owned()),
+        };
+        Some(SourceAuth::ClientCertificate(entries.iter().filter_map(|entry| entry.parse(name)).collect()))
     }
 }

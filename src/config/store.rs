@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::route::Route;
 use crate::secret::Secret;
 use crate::store::StoreOptions;
-use crate::store::redis::{Check, Checks, OnFault, RedisOptions, RedisTarget, SentinelTarget, Wait};
+use crate::store::redis::{Check, Checks, OnFault, RedisOptions, RedisTarget, RedisTls, SentinelTarget, Wait};
 
 /// Less than this holds no backlog worth the name.
 const MEMORY_BYTES: RangeInclusive<usize> = 16 * MIB..=64 * 1024 * GIB;
@@ -59,6 +59,7 @@ fn redis_options(mut table: Table<'_>, url: &mut StoreUrl) -> RedisOptions {
         (target.sentinel_user, target.sentinel_password) = (user, password);
     }
     let defaults = RedisOptions::default();
+    let tls = table.find("tls").and_then(|entry| redis_tls(&entry, url));
     let options = RedisOptions {
         wait: table.find("wait").and_then(|entry| wait(entry.table()?)),
         checks: table.find("checks").map_or_else(Checks::default, |entry| checks(&entry)),
@@ -71,10 +72,36 @@ fn redis_options(mut table: Table<'_>, url: &mut StoreUrl) -> RedisOptions {
             defaults.retention_when_short,
             seconds(1)..=days(3_650),
         ),
+        tls,
         ..defaults
     };
     table.end();
     options
+}
+
+/// Certificates for servers that speak TLS.
+fn redis_tls(entry: &Entry<'_>, url: &StoreUrl) -> Option<RedisTls> {
+    let mut table = entry.table()?;
+    let (ca, cert, key) = (table.file("ca"), table.file("cert"), table.file("key"));
+    table.end();
+    let is_encrypted = |url: &Secret| url.expose().starts_with("rediss");
+    let is_encrypted = match url {
+        StoreUrl::File(_) => false,
+        StoreUrl::Redis(RedisTarget::Single(url)) => is_encrypted(url),
+        StoreUrl::Redis(RedisTarget::Sentinel(target)) => is_encrypted(&target.master),
+        StoreUrl::Redis(RedisTarget::Cluster(urls)) => urls.iter().any(is_encrypted),
+    };
+    if !is_encrypted {
+        entry.fault("says how to use TLS, and `store.url` uses none: it begins with `rediss`");
+    }
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(RedisTls { ca, own: Some((cert, key)) }),
+        (None, None) => Some(RedisTls { ca, own: None }),
+        (Some(_), None) | (None, Some(_)) => {
+            entry.fault("must have both `cert` and `key`, or neither: this router's certificate and its private key");
+            None
+        }
+    }
 }
 
 /// What is waited for before `202`.

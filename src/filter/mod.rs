@@ -176,6 +176,7 @@ mod tests {
             headers: vec![],
             format: BodyFormat::Envelope,
             retry: None,
+            tls: None,
         });
         Route {
             name: name.into(),

@@ -7,6 +7,7 @@
 pub mod address; // Which addresses deliveries may go to.
 mod answer; // What is kept of an answer.
 mod body; // The request when no plugin made one.
+mod clients; // The pooled connections.
 mod connect; // A connection, to a judged address only.
 mod fault; // Why there was no answer.
 #[cfg(test)]
@@ -20,13 +21,10 @@ mod stream; // Bytes of a connection, counted.
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
@@ -46,28 +44,17 @@ pub use headers::{
 pub use reach::Unreached;
 pub use resolve::{Resolve, SystemResolver};
 
-use connect::{CONNECT_BOUND, Connector};
+use clients::{ANSWER_HEAD_BYTES_MAX, Clients};
+use connect::CONNECT_BOUND;
 use stream::Past;
 
-/// An idle connection is closed after this.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// See [`SenderBuilder::connection_age_max`].
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
-/// Idle connections to one host.
-const IDLE_CONNECTIONS_MAX: usize = 128;
 /// How often an attempt's request is sent again at once where idle connections end under it.
 const RESENDS_MAX: u32 = 2;
-/// The head of an answer.
-const ANSWER_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// What a connection may bring in all for one answer, for every byte of body that is read: an
 /// honest body in chunks of one byte is six times as long.
 const ANSWER_OVERHEAD: usize = 8;
-/// HTTP/2: how much of a body may come before we have read it, per answer and per connection.
-const ANSWER_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2: a connection with answers outstanding that leaves a ping unanswered is given up, since all attempts share it.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no [`Sender`].
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +63,14 @@ pub enum Error {
     #[error("a root certificate can't be used: {0}")]
     Root(rustls::Error),
     /// The TLS library refuses its own defaults.
-    #[error("TLS can't be set up: {0}")]
-    Tls(rustls::Error),
+    #[error(transparent)]
+    Tls(crate::tls::Error),
 }
 
 /// Makes attempts. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Sender {
-    client: Client<Connector, Full<Bytes>>,
-    /// The same that the client has, for connections without a request.
-    connector: Connector,
+    clients: Arc<Clients>,
     connection_age_max: Duration,
     answer_bytes_max: usize,
     metrics: Metrics,
@@ -130,38 +115,11 @@ impl SenderBuilder {
 
     /// The sender.
     pub fn build(self) -> Result<Sender, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(Error::Tls)?
-            .with_root_certificates(self.roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let connector = Connector {
-            allowed: self.allowed,
-            resolver: self.resolver,
-            tls: Arc::new(tls),
-            answer_bytes_max: self
-                .answer_bytes_max
-                .saturating_mul(ANSWER_OVERHEAD)
-                .saturating_add(2 * ANSWER_HEAD_BYTES_MAX),
-        };
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            // Sends again at once what the end of a reused connection left unsent.
-            .retry_canceled_requests(true)
-            .http1_max_buf_size(ANSWER_HEAD_BYTES_MAX)
-            .http2_max_header_list_size(u32::try_from(ANSWER_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .http2_initial_stream_window_size(ANSWER_WINDOW_BYTES)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(connector.clone());
+        let answer_bytes_max =
+            self.answer_bytes_max.saturating_mul(ANSWER_OVERHEAD).saturating_add(2 * ANSWER_HEAD_BYTES_MAX);
+        let clients = Clients::new(self.allowed, self.resolver, answer_bytes_max, self.roots).map_err(Error::Tls)?;
         let Self { connection_age_max, answer_bytes_max, metrics, clock, .. } = self;
-        Ok(Sender { client, connector, connection_age_max, answer_bytes_max, metrics, clock })
+        Ok(Sender { clients: Arc::new(clients), connection_age_max, answer_bytes_max, metrics, clock })
     }
 }
 
@@ -244,7 +202,10 @@ impl Sender {
             Err(fault) => return Sent::Failed(fault::bad_request(&fault, url)),
         };
         let connection = capture_connection(&mut outgoing);
-        let answering = CONNECT_BOUND.scope(endpoint.connect_timeout, self.client.request(outgoing));
+        let answering = match self.clients.request(endpoint, outgoing) {
+            Ok(answering) => CONNECT_BOUND.scope(endpoint.connect_timeout, answering),
+            Err(error) => return Sent::Failed(fault::bad_request(&error, url)),
+        };
         match timeout_at(deadline, answering).await {
             Ok(Ok(response)) => {
                 if let Some(past) = response.extensions().get::<Arc<Past>>() {
@@ -309,6 +270,8 @@ fn result_name(result: &AttemptResult) -> &'static str {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::endpoint::{BodyFormat, EndpointUrl};
     use crate::event::{self, Position};
@@ -326,6 +289,7 @@ mod tests {
             headers: Vec::new(),
             format: BodyFormat::Envelope,
             retry: None,
+            tls: None,
         }
     }
 

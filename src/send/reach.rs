@@ -23,11 +23,13 @@ pub struct Unreached {
 impl Sender {
     /// Connects, and hangs up. Ends within the endpoint's timeout, ten seconds at most.
     pub async fn reach(&self, endpoint: &Endpoint) -> Result<(), Unreached> {
-        let connected = self.connector.connect(endpoint.url.uri(), endpoint.timeout.min(REACH_TIMEOUT_MAX)).await;
-        let unreached = |error: super::connect::Error| Unreached {
-            kind: error.kind(),
-            detail: sentence_about(&endpoint.url, &error.to_string()),
+        let unreached = |kind, why: &dyn std::fmt::Display| Unreached {
+            kind,
+            detail: sentence_about(&endpoint.url, &why.to_string()),
         };
-        connected.map(drop).map_err(unreached)
+        let connector =
+            self.clients.connector(endpoint).map_err(|error| unreached(SendErrorKind::Tls, &error))?;
+        let connected = connector.connect(endpoint.url.uri(), endpoint.timeout.min(REACH_TIMEOUT_MAX)).await;
+        connected.map(drop).map_err(|error| unreached(error.kind(), &error))
     }
 }

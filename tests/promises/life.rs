@@ -92,6 +92,7 @@ async fn live_as(panics: Range<usize>, answers: Vec<AttemptResult>) -> Life {
         headers: vec![],
         format: BodyFormat::Envelope,
         retry: None,
+        tls: None,
     });
     let subscription = Arc::new(Subscription {
         name: "subscription".into(),

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::support::eventually;
 use crate::support::router::{KEY, RouterProcess};
 
+mod clients; // Clients' certificates.
 mod http2; // HTTP/2, where TLS is.
 mod tls; // Certificates.
 

@@ -1,5 +1,6 @@
 //! What the store in Redis survives when another server takes the master's place.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::redis_load::Load;
 use crate::router::route_to;
 use crate::support::eventually;
 use crate::support::receiver::Receiver;
-use crate::support::redis_sentinel::RedisSentinels;
+use crate::support::redis_sentinel::{RedisSentinels, SENTINEL_PASSWORD};
 use crate::support::router::RouterProcess;
 
 /// From the Sentinels' agreement to the first event that the new master takes.
@@ -68,9 +69,41 @@ async fn with_a_replica_waited_for_a_killed_master_takes_nothing_with_it() {
 /// The real program finds the master through the Sentinels, and what it answered 202 after the fail-over arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_router_outlives_its_master() {
-    let sentinels = RedisSentinels::start();
+    outlives_its_master(&RedisSentinels::start(), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_outlives_its_master_with_tls_and_passwords() {
+    let sentinels = RedisSentinels::start_secured();
+    let of_redis = |password: &str, ca: &Path| {
+        format!(
+            "[store.redis]\nsentinel_user = \"watcher\"\nsentinel_password = \"{password}\"\n\
+             [store.redis.tls]\nca = \"{}\"\n",
+            ca.display()
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = folder.path().join("stranger.pem");
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(&stranger, rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()).unwrap();
+    for (password, ca, said) in [
+        ("marker-wrong-password", sentinels.ca(), "a Sentinel: "),
+        (SENTINEL_PASSWORD, stranger, "certificate"),
+        (SENTINEL_PASSWORD, folder.path().join("missing.pem"), "missing.pem` can't be read"),
+    ] {
+        let mut router = RouterProcess::new(&sentinels.url(), &of_redis(password, &ca));
+        router.spawn();
+        assert!(!router.ended().await.success());
+        let log = router.log();
+        assert!(log.contains(said) && !log.contains(password), "{said}: {log}");
+    }
+    outlives_its_master(&sentinels, &of_redis(SENTINEL_PASSWORD, &sentinels.ca())).await;
+}
+
+async fn outlives_its_master(sentinels: &RedisSentinels, of_redis: &str) {
     let receiver = Receiver::start().await;
-    let mut router = RouterProcess::new(&sentinels.url(), &route_to(&receiver, "/all"));
+    let config = format!("{}{of_redis}", route_to(&receiver, "/all"));
+    let mut router = RouterProcess::new(&sentinels.url(), &config);
     router.start().await;
     let send = async |id: &str| {
         let body = format!(r#"{{"id":"{id}","eventType":"order.created","payload":{{}}}}"#);

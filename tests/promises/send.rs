@@ -50,6 +50,7 @@ fn endpoint(url: &str) -> Endpoint {
         headers: Vec::new(),
         format: BodyFormat::Envelope,
         retry: None,
+        tls: None,
     }
 }
 

@@ -43,7 +43,7 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("quick_xml", &["src/cli"]),
     ("redis", &["src/store/redis", "src/cli/bench/durable_pipe.rs"]), // The pipe is what the store is compared with.
     ("rusqlite", &["src/store/embedded"]),
-    ("rustls", &["src/send", "src/tls.rs", "src/tls"]),
+    ("rustls", &["src/send", "src/tls.rs", "src/tls/"]),
     ("tracing_subscriber", &["src/cli"]),
     ("unicode_width", &["src/cli"]),
     ("wasmparser", &["src/plugin"]),

@@ -54,7 +54,7 @@ use self::membership::Membership;
 use self::sentinel::Sentinels;
 use self::server::Examiner;
 use self::target::Dialer;
-pub use self::target::{RedisTarget, SentinelTarget};
+pub use self::target::{RedisTarget, RedisTls, SentinelTarget};
 pub use self::wait::Wait;
 use super::{
     Appended, Cursor, DeliveryClaim, DeliverySettlement, DueDeliveries, EndpointMark, Error, EventClaim,
@@ -92,6 +92,8 @@ pub struct RedisOptions {
     pub memory_bytes_max: Option<u64>,
     /// While memory is short, settled events and outcomes older than this are removed before their retention ends.
     pub retention_when_short: Duration,
+    /// What the servers want of TLS that is not usual.
+    pub tls: Option<RedisTls>,
 }
 
 impl Default for RedisOptions {
@@ -106,6 +108,7 @@ impl Default for RedisOptions {
             checks: Checks::default(),
             memory_bytes_max: None,
             retention_when_short: Duration::from_secs(3_600),
+            tls: None,
         }
     }
 }
@@ -219,7 +222,7 @@ impl RedisStore {
         if options.partitions == 0 {
             return Err(Error::Unusable("the store needs at least one partition".to_owned()));
         }
-        let dialer = Arc::new(Dialer::new(&target, options.wait.as_ref())?);
+        let dialer = Arc::new(Dialer::new(&target, &options)?);
         let link = Link::new(&dialer);
         let common = CommonKeys::new(&options.prefix);
         let mut examiner = Examiner::default();

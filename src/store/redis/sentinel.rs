@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, ConnectionAddr, ConnectionInfo, Value};
+use redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates, Value};
 
 use super::fault::{Fault, server_error};
 use super::reply;
-use super::target::{SentinelTarget, connect_to, connection_info, invalid};
+use super::target::{SentinelTarget, client, connect_to, connection_info};
 use crate::store::Error;
 
 /// How often the Sentinels are asked without a reason.
@@ -50,7 +50,7 @@ pub(super) struct Sentinels {
 
 impl Sentinels {
     /// Checks the URLs; does not connect yet.
-    pub(super) fn new(target: &SentinelTarget) -> Result<Self, Error> {
+    pub(super) fn new(target: &SentinelTarget, certificates: Option<&TlsCertificates>) -> Result<Self, Error> {
         let sentinel = |url| {
             let info = connection_info(url)?;
             let mut settings = info.redis_settings().clone();
@@ -60,13 +60,13 @@ impl Sentinels {
             if let Some(password) = &target.sentinel_password {
                 settings = settings.set_password(password.expose());
             }
-            let client = Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
+            let client = client(info.set_redis_settings(settings), certificates)?;
             Ok(Sentinel { client, connection: tokio::sync::Mutex::default() })
         };
         Ok(Self {
             sentinels: target.sentinels.iter().map(sentinel).collect::<Result<_, Error>>()?,
             service: target.service.clone(),
-            master: connection_info(&target.master)?,
+            master: client(connection_info(&target.master)?, certificates)?.get_connection_info().clone(),
             named: Mutex::default(),
             epoch: AtomicU64::new(0),
         })
@@ -248,7 +248,7 @@ mod tests {
             service: "main".to_owned(),
             master: crate::secret::Secret::new("redis://master"),
         };
-        let sentinels = Sentinels::new(&target).unwrap();
+        let sentinels = Sentinels::new(&target, None).unwrap();
         let epochs = [(1, 3), (1, 3), (2, 4), (1, 3), (2, 5)].map(|(port, epoch)| {
             sentinels.note(named(port, epoch));
             sentinels.epoch()

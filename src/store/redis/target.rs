@@ -1,5 +1,6 @@
 //! Which Redis, and how a connection to it is made: one server, the master that Sentinels name, or a Cluster.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,15 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    RedisResult, TlsCertificates, Value,
+};
 
+use super::RedisOptions;
 use super::fault::Fault;
 use super::link::CALL_TIME_MAX;
 use super::sentinel::Sentinels;
-use super::wait::Wait;
 use crate::secret::Secret;
 use crate::store::Error;
 
@@ -43,6 +47,41 @@ pub struct SentinelTarget {
     pub service: String,
     /// How to talk to the master: a URL with user, password and database, whose host is replaced.
     pub master: Secret,
+}
+
+/// TLS with servers that want a certificate, or whose own is vouched for by somebody unusual: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Those that vouch for the servers, in place of the usual ones.
+    pub ca: Option<PathBuf>,
+    /// The certificate that is shown to them, and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl RedisTls {
+    fn read(&self) -> Result<TlsCertificates, Error> {
+        let root_cert = self.ca.as_deref().map(bytes).transpose()?;
+        let client_tls = match &self.own {
+            Some((cert, key)) => Some(ClientTlsConfig { client_cert: bytes(cert)?, client_key: bytes(key)? }),
+            None => None,
+        };
+        Ok(TlsCertificates { client_tls, root_cert })
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Unusable(format!("`{}` can't be read: {error}", path.display())))
+}
+
+/// A client of a server, with these certificates where it speaks TLS.
+pub(super) fn client(info: ConnectionInfo, certificates: Option<&TlsCertificates>) -> Result<Client, Error> {
+    match certificates {
+        Some(certificates) if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) => {
+            let unusable = |error| Error::Unusable(format!("the files of `store.redis.tls` can't be used: {error}"));
+            Client::build_with_tls(info, certificates.clone()).map_err(unusable)
+        }
+        Some(_) | None => Client::open(info).map_err(invalid),
+    }
 }
 
 /// Makes connections. Shared by all links of a store.
@@ -83,18 +122,21 @@ pub(super) async fn connect_to(client: &Client) -> RedisResult<MultiplexedConnec
 
 impl Dialer {
     /// Checks the target's URLs; does not connect yet.
-    pub(super) fn new(target: &RedisTarget, wait: Option<&Wait>) -> Result<Self, Error> {
+    pub(super) fn new(target: &RedisTarget, options: &RedisOptions) -> Result<Self, Error> {
+        let certificates = options.tls.as_ref().map(RedisTls::read).transpose()?;
         Ok(match target {
-            RedisTarget::Single(url) => Self::Single(Box::new(Client::open(connection_info(url)?).map_err(invalid)?)),
-            RedisTarget::Sentinel(target) => Self::Sentinel(Arc::new(Sentinels::new(target)?)),
+            RedisTarget::Single(url) => Self::Single(Box::new(client(connection_info(url)?, certificates.as_ref())?)),
+            RedisTarget::Sentinel(target) => Self::Sentinel(Arc::new(Sentinels::new(target, certificates.as_ref())?)),
             RedisTarget::Cluster(urls) => {
                 let nodes = urls.iter().map(|url| url.expose().into_connection_info());
-                let client = ClusterClientBuilder::new(nodes.collect::<Result<Vec<_>, _>>().map_err(invalid)?)
+                let mut client = ClusterClientBuilder::new(nodes.collect::<Result<Vec<_>, _>>().map_err(invalid)?)
                     .connection_timeout(CONNECT_TIME_MAX)
-                    .response_timeout(CALL_TIME_MAX + wait.map_or(Duration::ZERO, |wait| wait.timeout))
-                    .tcp_settings(tcp_settings())
-                    .build();
-                Self::Cluster(Box::new(client.map_err(invalid)?))
+                    .response_timeout(CALL_TIME_MAX + options.wait.as_ref().map_or(Duration::ZERO, |wait| wait.timeout))
+                    .tcp_settings(tcp_settings());
+                if let Some(certificates) = certificates {
+                    client = client.certs(certificates);
+                }
+                Self::Cluster(Box::new(client.build().map_err(invalid)?))
             }
         })
     }

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -17,10 +17,17 @@ use super::{EVENT, KEY, PATIENCE};
 use crate::support::eventually;
 use crate::support::router::RouterProcess;
 
+/// What a client shows.
+pub struct Shown {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
 /// Who vouches for the routers' certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 impl Authority {
@@ -28,8 +35,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), root }
+        let root = params.self_signed(&key).unwrap();
+        let (root, root_pem) = (root.der().clone(), root.pem());
+        Self { issuer: Issuer::new(params, key), root, root_pem }
     }
 
     /// Writes a new certificate for `localhost` and its key; gives the certificate.
@@ -42,15 +50,44 @@ impl Authority {
         certificate.der().clone()
     }
 
+    /// A certificate for a client, with these names.
+    pub fn issue_client(&self, dns: &[&str], uris: &[&str]) -> Shown {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(dns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        Shown { certificate, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
+    }
+
+    /// Writes the authority's own certificate.
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, &self.root_pem).unwrap();
+    }
+
     pub async fn connect(&self, port: u16, protocols: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_as(port, protocols, None).await
+    }
+
+    /// The same, and shows a certificate.
+    pub async fn connect_as(
+        &self,
+        port: u16,
+        protocols: &[&[u8]],
+        shown: Option<&Shown>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match shown {
+            None => config.with_no_client_auth(),
+            Some(shown) => {
+                config.with_client_auth_cert(vec![shown.certificate.clone()], shown.key.clone_key()).unwrap()
+            }
+        };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await

@@ -1,12 +1,15 @@
 //! Certificates and HTTP/2, with the tests' own authority.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use branchline::delivery::SendErrorKind;
 use branchline::send::Sender;
+use branchline::tls::EndpointTls;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -181,7 +184,69 @@ async fn a_receiver_that_wants_a_certificate_of_ours_is_a_tls_failure() {
         let receiver = http1(TlsAcceptor::from(Arc::new(config))).await;
         let attempt = attempt(&authority.sender(), &endpoint(&at("localhost", &receiver))).await;
         assert_eq!(failure(&attempt).0, SendErrorKind::Tls, "{attempt:?}");
+
+        let own = KeyPair::generate().unwrap();
+        let shown = CertificateParams::new(vec!["router.example".to_owned()]).unwrap();
+        let files = Files::of(&shown.signed_by(&own, &authority.issuer).unwrap().pem(), &own.serialize_pem());
+        let tls = EndpointTls::read(Some((files.cert.clone(), files.key.clone())), None, false).unwrap();
+        let mut with_one = endpoint(&at("localhost", &receiver));
+        with_one.tls = Some(Arc::new(tls));
+        let sender = authority.sender();
+        assert_eq!(status(&super::attempt(&sender, &with_one).await), 200);
+        // It is this endpoint's alone, although the others go to the same host.
+        let attempt = super::attempt(&sender, &endpoint(&at("localhost", &receiver))).await;
+        assert_eq!(failure(&attempt).0, SendErrorKind::Tls, "{attempt:?}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_may_have_an_authority_of_its_own_or_none() {
+    let authority = Authority::new();
+    let receiver = http1(authority.acceptor("localhost", false, &[])).await;
+    let other = http1(authority.acceptor("other.example", false, &[])).await;
+    let files = Files::of(&pem(&authority.certificate), "");
+    let trusting = || Some(Arc::new(EndpointTls::read(None, Some(files.cert.clone()), false).unwrap()));
+    let unchecked = || Some(Arc::new(EndpointTls::read(None, None, true).unwrap()));
+    let sender = builder(&["127.0.0.0/8", "::1/128"]).build().unwrap();
+    for (receiver, tls, expected) in [
+        (&receiver, None, None),
+        (&receiver, trusting(), Some(200)),
+        (&other, trusting(), None),
+        (&other, unchecked(), Some(200)),
+        (&receiver, None, None),
+    ] {
+        let mut endpoint = endpoint(&at("localhost", receiver));
+        endpoint.tls = tls;
+        let attempt = attempt(&sender, &endpoint).await;
+        match expected {
+            Some(expected) => assert_eq!(status(&attempt), expected),
+            None => assert_eq!(failure(&attempt).0, SendErrorKind::Tls, "{attempt:?}"),
+        }
+    }
+}
+
+/// A certificate and a key as files.
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn of(cert: &str, key: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [cert, key] = [("cert.pem", cert), ("key.pem", key)].map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        Self { cert, key, _folder: folder }
+    }
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n")
 }
 
 #[tokio::test]

@@ -1,0 +1,112 @@
+//! The pooled connections: those that endpoints share, and those of each that wants something of TLS for itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use ipnet::IpNet;
+use rustls::RootCertStore;
+
+use super::connect::Connector;
+use super::resolve::Resolve;
+use crate::endpoint::Endpoint;
+use crate::tls::{self, EndpointTls};
+
+/// An idle connection is closed after this.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Idle connections to one host.
+const IDLE_CONNECTIONS_MAX: usize = 128;
+/// The head of an answer.
+pub(super) const ANSWER_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// HTTP/2: how much of a body may come before we have read it, per answer and per connection.
+const ANSWER_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// HTTP/2: a connection with answers outstanding that leaves a ping unanswered is given up, since all attempts share it.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+type HttpClient = Client<Connector, Full<Bytes>>;
+
+pub(super) struct Clients {
+    shared: HttpClient,
+    /// By endpoint.
+    own: Mutex<HashMap<Arc<str>, Own>>,
+    connector: Connector,
+    roots: RootCertStore,
+}
+
+/// The connections of one endpoint.
+struct Own {
+    /// As it was when they were made. A reload may have changed it since.
+    tls: Arc<EndpointTls>,
+    client: HttpClient,
+}
+
+impl Clients {
+    /// `roots` are the authorities that are trusted anyway.
+    pub(super) fn new(
+        allowed: Arc<[IpNet]>,
+        resolver: Arc<dyn Resolve>,
+        answer_bytes_max: usize,
+        roots: RootCertStore,
+    ) -> Result<Self, tls::Error> {
+        let usual = EndpointTls::read(None, None, false)?;
+        let connector = Connector { allowed, resolver, tls: config(&usual, &roots)?, answer_bytes_max };
+        Ok(Self { shared: client(connector.clone()), own: Mutex::default(), connector, roots })
+    }
+
+    /// Begins to send a request.
+    pub(super) fn request(
+        &self,
+        endpoint: &Endpoint,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<ResponseFuture, tls::Error> {
+        let Some(tls) = &endpoint.tls else { return Ok(self.shared.request(request)) };
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = own.get(&endpoint.name)
+            && Arc::ptr_eq(&own.tls, tls)
+        {
+            return Ok(own.client.request(request));
+        }
+        let client = client(self.connector(endpoint)?);
+        let answering = client.request(request);
+        own.insert(Arc::clone(&endpoint.name), Own { tls: Arc::clone(tls), client });
+        Ok(answering)
+    }
+
+    /// What connects to an endpoint.
+    pub(super) fn connector(&self, endpoint: &Endpoint) -> Result<Connector, tls::Error> {
+        let connector = self.connector.clone();
+        Ok(match &endpoint.tls {
+            Some(tls) => Connector { tls: config(tls, &self.roots)?, ..connector },
+            None => connector,
+        })
+    }
+}
+
+fn config(tls: &EndpointTls, roots: &RootCertStore) -> Result<Arc<rustls::ClientConfig>, tls::Error> {
+    let mut config = tls.client_config(roots)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn client(connector: Connector) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        // Sends again at once what the end of a reused connection left unsent.
+        .retry_canceled_requests(true)
+        .http1_max_buf_size(ANSWER_HEAD_BYTES_MAX)
+        .http2_max_header_list_size(u32::try_from(ANSWER_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(ANSWER_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .build(connector)
+}
