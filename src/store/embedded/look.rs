@@ -13,6 +13,7 @@ use super::{folder, schema};
 /// The head of a database, as far as it is looked at: SQLite's file format, section 1.3.
 const HEAD_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
+const SCHEMA_CHANGES_AT: usize = 40;
 const VERSION_AT: usize = 60;
 const APPLICATION_ID_AT: usize = 68;
 
@@ -32,12 +33,14 @@ pub fn look(path: &Path) -> Result<(), Error> {
     folder::has_room(there)?;
     let Ok(mut file) = File::open(path.join("branchline.db")) else { return Ok(()) };
     let mut head = [0; HEAD_BYTES];
-    // A database whose first pages are still in the log only has no head yet.
+    // A database whose first pages are still in the log only has no head yet, or one without a table.
     if file.read_exact(&mut head).is_err() {
         return Ok(());
     }
     let number = |at: usize| i64::from(i32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-    let fits = if head.starts_with(MAGIC) {
+    let fits = if head.starts_with(MAGIC) && number(SCHEMA_CHANGES_AT) == 0 {
+        Ok(())
+    } else if head.starts_with(MAGIC) {
         schema::fits(number(APPLICATION_ID_AT), number(VERSION_AT))
     } else {
         Err(schema::Error::Foreign)
