@@ -2,6 +2,7 @@
 //!
 //! Events that are being walked end on the generation they began with.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Comparison, Config, Description, SecretPrints};
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
+use crate::secret::Secret;
 use crate::store::Store;
 
 /// Reads the config anew when it is told to.
@@ -37,7 +39,10 @@ pub struct Reloader {
 /// The config in use.
 struct InUse {
     status: Status,
-    description: Description,
+    /// Its [`Description`] as JSON: it is asked for now and then, and takes many times the room otherwise.
+    description: Vec<u8>,
+    /// What the JSON leaves out.
+    secrets: BTreeMap<String, Secret>,
 }
 
 /// Which generation is in use, and what became of the last try to replace it.
@@ -81,9 +86,16 @@ impl Fixed {
 }
 
 impl InUse {
-    fn new(generation: u64, description: Description, loaded_at: Timestamp) -> Self {
+    fn new(generation: u64, mut description: Description, loaded_at: Timestamp) -> Self {
         let status = Status { generation, digest: description.digest(), loaded_at, last_fault: None };
-        Self { status, description }
+        let secrets = std::mem::take(&mut description.secrets);
+        let description = serde_json::to_vec(&description).expect("a description has string keys only");
+        Self { status, description, secrets }
+    }
+
+    fn description(&self) -> Description {
+        let description = serde_json::from_slice(&self.description).expect("it was written from a description");
+        Description { secrets: self.secrets.clone(), ..description }
     }
 }
 
@@ -124,7 +136,7 @@ impl Reloader {
     /// What the config in use says, and which secrets are others than in the config of whoever asks.
     pub fn compare(&self, prints: &SecretPrints) -> Comparison {
         let in_use = self.in_use();
-        let (generation, description) = (in_use.status.generation, in_use.description.clone());
+        let (generation, description) = (in_use.status.generation, in_use.description());
         drop(in_use);
         Comparison { generation, differing: prints.differing(&description), description }
     }
