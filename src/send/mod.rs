@@ -15,7 +15,7 @@ mod fuzz;
 mod headers; // The headers of an attempt.
 mod reach; // A connection, and no request.
 mod resolve; // A name in, addresses out.
-mod sign; // Standard Webhooks signatures.
+pub mod sign; // Standard Webhooks signatures.
 mod stream; // Bytes of a connection, counted.
 
 use std::sync::Arc;

@@ -62,9 +62,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file of `src` and `tests`, with its path from the root.
+/// Every Rust file of `src`, `tests` and `benches`, with its path from the root.
 fn files() -> Vec<(String, String)> {
-    let mut folders = vec![root().join("src"), root().join("tests")];
+    let mut folders = ["src", "tests", "benches"].map(|folder| root().join(folder)).to_vec();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
