@@ -42,7 +42,7 @@ fn draw_bars<'a>(
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(LABELS_WIDTH)
-        .build_cartesian_2d(0.0..most * 1.12, (0..rows.len().saturating_sub(1)).into_segmented())?;
+        .build_cartesian_2d(0.0..most * 1.25, (0..rows.len().saturating_sub(1)).into_segmented())?;
     chart
         .configure_mesh()
         .disable_y_mesh()

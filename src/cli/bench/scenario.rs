@@ -51,9 +51,9 @@ impl Group {
             Self::Size => Some("KiB of an event"),
             Self::Subscriptions => Some("subscriptions, one of which wants the events"),
             Self::Chain => Some("plugins in a chain"),
-            Self::Backlog => Some("events in the backlog that is drained; 0: events as they come"),
+            Self::Backlog => Some("events in a backlog, drained (0: as they come)"),
             Self::Retries => Some("deliveries that wait for a retry"),
-            Self::Routers => Some("routers on one Redis and two cores"),
+            Self::Routers => Some("routers on one Redis"),
             Self::Stores | Self::Latency | Self::FanOut | Self::Failing | Self::Rest | Self::Host => None,
         }
     }
