@@ -137,6 +137,7 @@ fn route(pattern: &str, condition: Option<&str>) -> Route {
         headers: vec![],
         format: BodyFormat::Envelope,
         retry: None,
+        tls: None,
     });
     Route {
         name: Arc::clone(&name),

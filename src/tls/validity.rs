@@ -45,7 +45,8 @@ mod tests {
     #[test]
     fn what_has_ended_ends_soon_or_has_not_begun_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let files = TlsFiles { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+        let files =
+            TlsFiles { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem"), client_ca: None };
         let mut params = CertificateParams::new(vec!["a.example".into()]).unwrap();
         params.not_before = date_time_ymd(2025, 1, 1);
         params.not_after = date_time_ymd(2025, 3, 1);

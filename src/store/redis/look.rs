@@ -9,7 +9,7 @@ use crate::store::Error;
 
 /// Connects and looks. Gives what a router would warn of; what it would refuse is the error.
 pub async fn look(target: &RedisTarget, options: &RedisOptions) -> Result<Vec<String>, Error> {
-    let dialer = Arc::new(Dialer::new(target, options.wait.as_ref())?);
+    let dialer = Arc::new(Dialer::new(target, options)?);
     let link = Link::new(&dialer);
     let findings = server::examine(&link, options).await?;
     if !findings.refusals.is_empty() {
