@@ -51,7 +51,6 @@ use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;
 pub use self::look::look;
 use self::membership::Membership;
-use self::sentinel::Sentinels;
 use self::server::Examiner;
 use self::target::Dialer;
 pub use self::target::{RedisTarget, RedisTls, SentinelTarget};
@@ -265,7 +264,7 @@ impl RedisStore {
             tasks.push(task);
         }
         if let Some(sentinels) = dialer.sentinels() {
-            tasks.push(tokio::spawn(watch_sentinels(Arc::clone(sentinels), shared.phases())));
+            tasks.push(tokio::spawn(sentinel::watch(Arc::clone(sentinels), shared.phases())));
         }
         let claimer = tokio::sync::Mutex::new(Claimer::new(Link::new(&dialer)));
         Ok(Self { shared, append_lanes, settle_lanes, claimer, tasks: Mutex::new(tasks) })
@@ -273,19 +272,6 @@ impl RedisStore {
 
     fn take_tasks(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Asks the Sentinels now and then, until the store closes.
-async fn watch_sentinels(sentinels: Arc<Sentinels>, mut phase: watch::Receiver<Phase>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(sentinel::ASK_EVERY) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
-        }
-        if let Err(fault) = sentinels.look().await {
-            tracing::debug!(error = %Error::from(fault), "the Sentinels could not be asked and are asked again");
-        }
     }
 }
 

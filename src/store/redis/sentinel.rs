@@ -2,21 +2,23 @@
 //! was replaced is left even when it still answers, or answers nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates, Value};
+use tokio::sync::watch;
 
+use super::Phase;
 use super::fault::{Fault, server_error};
 use super::reply;
 use super::target::{SentinelTarget, client, connect_to, connection_info};
 use crate::store::Error;
 
 /// How often the Sentinels are asked without a reason.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How long one may take to answer.
 const ASK_TIME_MAX: Duration = Duration::from_millis(800);
 
@@ -220,6 +222,19 @@ fn following(master: Named, address: Vec<Value>) -> Result<Named, Fault> {
     let port = u16::try_from(reply::count(&port)?).map_err(|_| Fault::strange("a question to a Sentinel"))?;
     let promoted = (host.as_str(), port) != (master.host.as_str(), master.port);
     Ok(Named { host, port, promoted, ..master })
+}
+
+/// Asks the Sentinels now and then, until the store closes.
+pub(super) async fn watch(sentinels: Arc<Sentinels>, mut phase: watch::Receiver<Phase>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ASK_EVERY) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+        }
+        if let Err(fault) = sentinels.look().await {
+            tracing::debug!(error = %Error::from(fault), "the Sentinels could not be asked and are asked again");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub const KEY: &str = "test-key-0123456789";
 
 /// How long a router may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long one answer of it is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is shorter stands for nothing secret in a test.
 const SECRET_LENGTH_MIN: usize = 8;
