@@ -39,7 +39,7 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
         Error::Config(format!("`log.level` is not a filter such as `info` or `branchline=debug,info`: {error}"))
     })?;
     // At `trace` it prints whole frames, and with them paths that may hold a token.
-    let filter = filter.add_directive("h2=info".parse().expect("a directive"));
+    let filter = filter.add_directive("h2=error".parse().expect("a directive"));
     let lines = Unhurried(io::BufWriter::with_capacity(LINES_BYTES, io::stderr()));
     let (writer, guard) = tracing_appender::non_blocking(lines);
     let is_terminal = io::stderr().is_terminal();

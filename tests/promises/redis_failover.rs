@@ -151,10 +151,14 @@ async fn a_master_that_answers_nothing_any_more_is_left_when_the_sentinels_name_
     let load = Load::start(open(&sentinels).await, 16);
     load.more_accepted(500).await;
     let old = sentinels.master();
+    let before = load.accepted_ids();
+    load.more_accepted(50).await;
     old.signal("STOP");
+    // Nobody waited for replicas: what it answered last may not have left it.
+    let losable = load.accepted_ids().difference(&before).cloned().collect();
     wait_for_new_master(&sentinels, old.port(), &load).await;
     // It comes back as a master until the Sentinels have told it: what were accepted there now would be lost.
     old.signal("CONT");
     load.more_accepted(200).await;
-    eprintln!("the master was stopped: {}", load.end().await);
+    eprintln!("the master was stopped: {}", load.end_but_for(&losable).await);
 }
