@@ -97,8 +97,8 @@
 //! under their lease. Another router, or the same one started again, takes both up: with Redis when the
 //! heartbeat has been silent for ten seconds, with the embedded store at once. The attempt is repeated with the same `webhook-id`.
 //!
-//! **A walk that panics.** A bug, but nothing is lost by it: the event is still claimed, and is walked again after a while; after five times
-//! it becomes a dead letter of each subscription that wants it. A delivery falls due again when its lease ends, and is given up alike.
+//! **A step that panics.** A bug, but nothing is lost by it: the delivery goes into the schedule, its event's others go on; after five more
+//! times it becomes a dead letter. A walk that panics outside of a step is made again after a while, and given up alike.
 //!
 //! **A first attempt that takes long.** After 250 ms its event is settled without it: the delivery is
 //! written as one that this router holds under a lease, the attempt goes on, and settles as a delivery.

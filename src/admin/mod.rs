@@ -27,6 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use self::answers::{Answer, json_answer, problem, text};
@@ -57,6 +58,8 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// From the connection, or the last answer, to the end of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take no bytes of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the admin listener shows and changes.
 pub struct State {
@@ -182,6 +185,9 @@ async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl A
         let (state, visit) = (Arc::clone(state), Arc::clone(visit));
         async move { Ok::<_, Infallible>(state.answer(request, &visit).await) }
     });
+    let mut stream = TimeoutStream::new(stream);
+    // Whoever asks and does not read the answers must not keep a place for ever.
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     // A connection that breaks concerns the other side alone.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -189,7 +195,7 @@ async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl A
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
 }
 
@@ -204,7 +210,7 @@ async fn serve_http2(
         headers_max: HEADERS_MAX,
         head_bytes_max: HEAD_BYTES_MAX,
         idle: HEAD_TIMEOUT,
-        write_timeout: HEAD_TIMEOUT,
+        write_timeout: WRITE_TIMEOUT,
     };
     let peer = visit.peer;
     let answer = move |request, unfit| {

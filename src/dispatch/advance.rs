@@ -294,7 +294,7 @@ async fn run_plugins(means: &Means, duty: &Duty, event: Arc<Event>, number: u32)
 }
 
 /// A delivery that could not start, and comes back after a while.
-fn waits(means: &Means, work: Work, after: Duration, why: Waiting) -> (Outcome, Rest) {
+pub(super) fn waits(means: &Means, work: Work, after: Duration, why: Waiting) -> (Outcome, Rest) {
     (Outcome::Scheduled { next: means.clock.now().plus(after), why }, Rest::Waits(work, after))
 }
 

@@ -3,15 +3,16 @@
 //! What is not over after [`DETACH_AFTER`] is written as a delivery: one that is on the wire goes on
 //! under the schedule's lease, one that has not begun is parked. So a slow endpoint holds nobody up.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::advance::{Bodies, Conclusion, Duty, Progress, Rest, Taken, advance};
+use super::advance::{Bodies, Conclusion, Duty, Progress, Rest, Taken, advance, waits};
 use super::{Context, Snapshot, delivery};
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
@@ -21,6 +22,9 @@ use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDe
 
 /// How long an event waits for its first attempts (design.md).
 pub const DETACH_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a delivery waits whose first step has panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a delivery that the router could not begin in time is parked.
 const LATE_PARK: Duration = Duration::from_millis(500);
@@ -57,7 +61,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let mut steps = FuturesUnordered::new();
     for (number, (duty, progress)) in duties.iter().enumerate() {
         let (context, event) = (&context, Arc::clone(&event));
-        steps.push(async move { (number, advance(context, duty, vec![], Work::Run(event), Some(progress)).await) });
+        steps.push(async move { (number, first_step(context, duty, event, progress).await) });
     }
     let late = tokio::time::sleep_until(deadline);
     tokio::pin!(late);
@@ -127,6 +131,19 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
             delivery::settle(&context, &duties[number].0, claim, conclusion).await;
         }
     }
+}
+
+/// Makes a delivery's first step. One that panics costs the event's other deliveries nothing: it waits in the schedule.
+async fn first_step(context: &Context, duty: &Duty, event: Arc<Event>, progress: &Progress) -> Option<Conclusion> {
+    let step = advance(context, duty, vec![], Work::Run(Arc::clone(&event)), Some(progress));
+    AssertUnwindSafe(step).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(
+            event.id = %duty.event.id, subscription = %duty.consumer.subscription.name,
+            "a delivery's step panicked, which is a bug of this program; it is made again in {PANIC_PAUSE:?}"
+        );
+        let (outcome, rest) = waits(&context.means, Work::Run(event), PANIC_PAUSE, Waiting::Parked);
+        Some(Conclusion { outcome, attempts: vec![], notes: vec![], by: None, rest })
+    })
 }
 
 /// Settles an event that can't be walked: a dead letter for each subscription that wants it.

@@ -56,7 +56,7 @@ impl Walks {
                 return;
             }
             let panics = panics + 1;
-            if panics == PANICS_MAX {
+            if panics >= PANICS_MAX {
                 let buried = event::bury(&this.context, again.again(), DeadLetterReason::Panicked, GIVEN_UP);
                 if AssertUnwindSafe(buried).catch_unwind().await.is_ok() {
                     return;
@@ -87,10 +87,11 @@ impl Walks {
         self.tasks.spawn(async move {
             let again = claim.again();
             let walk = delivery::walk(Arc::clone(&this.context), claim, slot);
+            let id = &again.delivery.id;
             if AssertUnwindSafe(walk).catch_unwind().await.is_ok() {
+                this.forget_panics(id);
                 return;
             }
-            let id = &again.delivery.id;
             tracing::error!(
                 delivery = %id, event.id = %again.delivery.event.id,
                 "walking the delivery panicked, which is a bug of this program; it falls due again when its lease ends"
@@ -113,6 +114,14 @@ impl Walks {
             panics.remove(id);
         }
         count
+    }
+
+    /// What has gone well now begins anew when it comes again.
+    fn forget_panics(&self, id: &DeliveryId) {
+        let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        if !panics.is_empty() {
+            panics.remove(id);
+        }
     }
 
     /// Waits until none is under way. No walk begins anew from here.

@@ -1,7 +1,12 @@
 //! The operator's door with the real program: what it refuses although whoever can connect may enter.
 
-use http::StatusCode;
+use std::io::ErrorKind;
+use std::time::Duration;
 
+use http::StatusCode;
+use tokio::net::TcpStream;
+
+use crate::support::eventually;
 use crate::support::router::RouterProcess;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,5 +34,25 @@ async fn a_web_page_can_not_change_anything() {
     assert_eq!((status, answer.contains("\"generation\":2")), (StatusCode::OK, true), "{answer}");
     let (status, answer) = router.post_admin("/api/v1/reload").await;
     assert_eq!((status, answer.contains("\"generation\":3")), (StatusCode::OK, true), "{answer}");
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_no_answers_is_given_up() {
+    let mut router = RouterProcess::new("file:{folder}/data", "");
+    router.start().await;
+    let client = TcpStream::connect(("127.0.0.1", router.admin)).await.unwrap();
+    let asked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+    // Asks without reading until the router, whose answers nobody takes, stops reading and then closes.
+    let closed = eventually("the connection is closed", Duration::from_secs(60), async || {
+        match client.try_write(asked.as_bytes()) {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => Some(error),
+        }
+    });
+    let error = closed.await;
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    assert_eq!(router.get("/healthz").await.unwrap().0, StatusCode::OK);
     router.stop().await;
 }

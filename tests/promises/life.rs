@@ -76,6 +76,16 @@ async fn live_and_panic_after(first: usize, answers: Vec<AttemptResult>) -> Life
 type Life = (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Outcome);
 
 async fn live_as(panics: Range<usize>, answers: Vec<AttemptResult>) -> Life {
+    let (requests, mut outcomes) = live_for(&["subscription"], panics, answers).await;
+    (requests, outcomes.remove(0))
+}
+
+/// The same for several subscriptions of one endpoint: the outcome of each, in the order in which they ended.
+async fn live_for(
+    names: &[&str],
+    panics: Range<usize>,
+    answers: Vec<AttemptResult>,
+) -> (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Vec<Outcome>) {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::starting_at(Timestamp::from_millis(1_736_937_000_000));
     let store: Arc<dyn Store> =
@@ -94,25 +104,33 @@ async fn live_as(panics: Range<usize>, answers: Vec<AttemptResult>) -> Life {
         retry: None,
         tls: None,
     });
-    let subscription = Arc::new(Subscription {
-        name: "subscription".into(),
-        route: "route".into(),
-        endpoint: Arc::clone(&endpoint),
-        plugins: vec![],
-        on_error: OnError::default(),
-        retry: RetrySchedule::default(),
-    });
+    let subscriptions: Vec<_> = names
+        .iter()
+        .map(|name| {
+            Arc::new(Subscription {
+                name: (*name).into(),
+                route: "route".into(),
+                endpoint: Arc::clone(&endpoint),
+                plugins: vec![],
+                on_error: OnError::default(),
+                retry: RetrySchedule::default(),
+            })
+        })
+        .collect();
     let routes = RouteTable::compile(&[Route {
         name: "route".into(),
         sources: vec![],
         patterns: vec!["**".into()],
         condition: None,
-        subscriptions: vec![Arc::clone(&subscription)],
+        subscriptions: subscriptions.clone(),
     }])
     .unwrap();
     let endpoint = EndpointState::new(endpoint);
-    let consumer = Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() };
-    let snapshot = Snapshot::new(1, routes, vec![consumer]);
+    let consumers = subscriptions.into_iter().map(|subscription| {
+        let endpoint = endpoint.clone();
+        Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() }
+    });
+    let snapshot = Snapshot::new(1, routes, consumers.collect());
     let script = Arc::new(Script { clock, answers, panics, begun: AtomicUsize::new(0), requests: Mutex::default() });
     let metrics = Metrics::default();
     let plugins = Arc::new(PluginHost::start(&Sandbox { threads: 1, cache: None }, metrics.clone()).unwrap());
@@ -143,19 +161,20 @@ async fn live_as(panics: Range<usize>, answers: Vec<AttemptResult>) -> Life {
         traceparent: String::new(),
     };
     store.append(vec![event]).await.unwrap();
-    let outcome = final_outcome(&*store).await;
+    let outcomes = final_outcomes(&*store, names.len()).await;
     stop.cancel();
     assert!(running.await.unwrap(), "the dispatcher finishes what is in flight");
     store.close().await.unwrap();
-    (script.requests.lock().unwrap().clone(), outcome)
+    (script.requests.lock().unwrap().clone(), outcomes)
 }
 
 /// Waits on paused time: an hour of it passes in no time.
-async fn final_outcome(store: &dyn Store) -> Outcome {
+async fn final_outcomes(store: &dyn Store, count: usize) -> Vec<Outcome> {
     for _ in 0..2_000 {
         let (records, _) = store.outcomes(None, 100).await.unwrap();
-        if let Some(outcome) = records.into_iter().filter_map(|record| record.outcome).find(Outcome::is_final) {
-            return outcome;
+        let ended: Vec<_> = records.into_iter().filter_map(|record| record.outcome).filter(Outcome::is_final).collect();
+        if ended.len() >= count {
+            return ended;
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
@@ -211,6 +230,21 @@ async fn an_event_whose_walk_panics_is_walked_again_and_ends() {
     let (requests, outcome) = live_after_panics(3, vec![answered(500, None), answered(200, None)]).await;
     assert_eq!(outcome, Outcome::Delivered);
     assert_eq!(requests.iter().map(|request| request.1).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_panics_costs_the_other_subscriptions_of_its_event_nothing() {
+    for (panics, delivered) in [(1..2, 2), (1..usize::MAX, 1)] {
+        let (requests, outcomes) = live_for(&["well", "ill"], panics, vec![answered(200, None)]).await;
+        let sent: Vec<_> = requests.iter().map(|request| &request.2).collect();
+        assert_eq!(sent.len(), delivered, "none twice: {sent:?}");
+        assert_eq!(outcomes[0], Outcome::Delivered, "at once");
+        assert_eq!(
+            outcomes.iter().filter(|outcome| **outcome == Outcome::Delivered).count(),
+            delivered,
+            "{outcomes:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
