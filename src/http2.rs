@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::activity::{Activity, Turn};
 use self::socket::Socket;
 use crate::addresses::Addresses;
+use crate::peer::LINGER;
 
 /// How the two sides name it in a handshake (ALPN).
 pub const ALPN: &[u8] = b"h2";
@@ -44,8 +45,6 @@ const ERRORS_MAX: usize = 100;
 /// How often a silent peer is asked whether it is there, and how long it may think about it.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// How long a connection that is told to go may still take.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// The listener's own limits.
 #[derive(Clone, Copy, Debug)]

@@ -41,7 +41,7 @@
 //! | `config/` | files and environment → typed settings | lets a raw text past itself |
 //! | `cli/` | one file per command | |
 //! | `app.rs`, `app/` | wiring; the only place that knows every stage; `load.rs` refuses a bad config for `serve`, reload and `check` alike, `lint.rs` warns | mixes two generations of a config |
-//! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `http2.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
+//! | `addresses.rs`, `attempt.rs`, `breaker.rs`, `clock.rs`, `delivery.rs`, `endpoint.rs`, `event.rs`, `http2.rs`, `peer.rs`, `rate.rs`, `route.rs`, `secret.rs`, `tls.rs`, `metrics.rs`, `tail.rs` | the vocabulary | import a stage |
 //!
 //! A stage imports only what stands below it in the list of stages, and the vocabulary. `tests/promises/tidy.rs` holds that.
 //!
@@ -159,6 +159,7 @@ pub mod filter; // Which subscriptions want the event.
 mod fuzz; // Mutated inputs for every parser.
 pub mod http2; // Vocabulary: HTTP/2 with limits, as both listeners speak it.
 pub mod metrics; // Every metric's name, in one file.
+pub mod peer; // Vocabulary: what a connection's other side may cost.
 pub mod plugin; // The sandbox.
 pub mod rate; // Vocabulary: so many in so much time.
 pub mod route; // Vocabulary: which events go where.

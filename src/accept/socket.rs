@@ -2,30 +2,21 @@
 //! problems, a peer that does not read its answers is given up, and what a peer still sends while it is being
 //! refused is read away, so that the refusal reaches it rather than a reset.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{FirstFault, HeadWatch};
 use super::unreadable::answer_instead_of;
-
-/// How long an unwanted body is read away.
-const LINGER: Duration = Duration::from_secs(1);
-/// How much of it.
-const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+use crate::peer::{Bounded, Linger, bounded};
 
 /// A producer's connection.
 pub(super) struct Socket<S> {
-    stream: S,
+    stream: Bounded<S>,
     watch: HeadWatch,
-    write_timeout: Duration,
-    /// Set while the peer takes no bytes.
-    stalled: Option<Pin<Box<Sleep>>>,
     /// The answer that goes out in place of hyper's own.
     instead: Option<Instead>,
     lingering: Option<Linger>,
@@ -36,15 +27,10 @@ struct Instead {
     written: usize,
 }
 
-struct Linger {
-    until: Pin<Box<Sleep>>,
-    left_bytes: usize,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// `write_timeout` is how long the peer may take no bytes at all while there are some for it.
     pub(super) fn new(stream: S, write_timeout: Duration) -> Self {
-        Self { stream, watch: HeadWatch::new(), write_timeout, stalled: None, instead: None, lingering: None }
+        Self { stream: bounded(stream, write_timeout), watch: HeadWatch::new(), instead: None, lingering: None }
     }
 
     /// What is wrong with this connection's heads.
@@ -63,36 +49,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Writes the other answer. Only when all of it is written hyper learns that its `bytes` are.
     fn poll_write_instead(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
         while let Some(Instead { answer, written }) = &mut self.instead {
-            let polled = Pin::new(&mut self.stream).poll_write(cx, &answer[*written..]);
-            if let Poll::Ready(Ok(count)) = polled {
-                *written += count;
-                if *written == answer.len() {
-                    self.instead = None;
-                }
-            }
-            if ready!(self.bound(cx, polled))? == 0 {
+            let count = ready!(self.stream.as_mut().poll_write(cx, &answer[*written..]))?;
+            if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written += count;
+            if *written == answer.len() {
+                self.instead = None;
             }
         }
         Poll::Ready(Ok(bytes))
-    }
-
-    fn bound<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let deadline = Instant::now() + self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        ready!(self.stream.as_mut().poll_read(cx, buffer))?;
         self.watch.observe(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -103,8 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         if self.begin_instead_of(bytes) {
             return self.poll_write_instead(cx, bytes.len());
         }
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.bound(cx, written)
+        self.stream.as_mut().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -118,8 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         {
             return self.poll_write_instead(cx, bytes.len());
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.bound(cx, written)
+        self.stream.as_mut().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -127,31 +98,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.bound(cx, flushed)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(this.stream.as_mut().poll_shutdown(cx))?;
             if this.watch.at_rest() {
                 return Poll::Ready(Ok(()));
             }
         }
-        let linger = this.lingering.get_or_insert_with(|| Linger {
-            until: Box::pin(sleep_until(Instant::now() + LINGER)),
-            left_bytes: LINGER_BYTES_MAX,
-        });
-        let mut unwanted = [0; 8 * 1024];
-        while linger.left_bytes > 0 && linger.until.as_mut().poll(cx).is_pending() {
-            let mut buffer = ReadBuf::new(&mut unwanted);
-            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
-            if read.is_err() || buffer.filled().is_empty() {
-                break;
-            }
-            linger.left_bytes = linger.left_bytes.saturating_sub(buffer.filled().len());
-        }
-        Poll::Ready(Ok(()))
+        this.lingering.get_or_insert_with(Linger::begin).poll(&mut this.stream, cx).map(Ok)
     }
 }

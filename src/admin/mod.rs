@@ -27,7 +27,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use self::answers::{Answer, json_answer, problem, text};
@@ -40,6 +39,7 @@ use crate::dispatch::Snapshot;
 use crate::event::Event;
 use crate::http2::{self, Unfit};
 use crate::metrics::Metrics;
+use crate::peer::bounded;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
 use crate::store::{MarkKind, Store};
@@ -185,9 +185,6 @@ async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl A
         let (state, visit) = (Arc::clone(state), Arc::clone(visit));
         async move { Ok::<_, Infallible>(state.answer(request, &visit).await) }
     });
-    let mut stream = TimeoutStream::new(stream);
-    // Whoever asks and does not read the answers must not keep a place for ever.
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     // A connection that breaks concerns the other side alone.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -195,7 +192,7 @@ async fn serve_connection(state: &Arc<State>, visit: &Arc<Visit>, stream: impl A
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .serve_connection(TokioIo::new(bounded(stream, WRITE_TIMEOUT)), service)
         .await;
 }
 

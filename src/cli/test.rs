@@ -7,7 +7,6 @@ mod report; // Words, JUnit and JSON.
 mod script; // An endpoint that answers from a list.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +22,7 @@ use crate::config::{Config, Environment, Place, PluginFixtures, PluginSpec, Rout
 use crate::dispatch::{Rehearsed, Snapshot, Transport, rehearse};
 use crate::event::Event;
 use crate::metrics::Metrics;
-use crate::plugin::PluginHost;
-
-/// The largest file of an event that is read.
-const EVENT_BYTES_MAX: u64 = 64 << 20;
+use crate::plugin::{PluginHost, fixture};
 
 /// The id of an event that brings none: a made one would be another each time.
 const ID: &str = "evt_test";
@@ -216,7 +212,7 @@ async fn run_test(test: &RouteTest, snapshot: &Snapshot, stage: &Stage, update: 
 fn event_of(test: &RouteTest) -> Result<Event, String> {
     let text = match &test.event {
         TestEvent::Envelope(text) => text.clone(),
-        TestEvent::File(path) => read(path).map_err(|error| format!("can't read `{}`: {error}", path.display()))?,
+        TestEvent::File(path) => fixture::read_text(path)?,
     };
     let mut event = read_event(&text, &test.source, test.at).map_err(|why| format!("the event is refused: {why}"))?;
     let has_id = serde_json::from_str::<Value>(&text).is_ok_and(|envelope| envelope.get("id").is_some());
@@ -224,10 +220,4 @@ fn event_of(test: &RouteTest) -> Result<Event, String> {
         event.id = ID.to_owned();
     }
     Ok(event)
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(EVENT_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::files::OwnTls;
 use super::reader::{Entry, Table};
 use super::secrets::{Plain, Shape};
 use super::values::{self, KIB, MILLISECOND, days, seconds};
@@ -127,23 +128,14 @@ impl Entry<'_> {
     /// What the endpoint wants of TLS.
     fn endpoint_tls(&self) -> Option<Arc<EndpointTls>> {
         let mut table = self.table()?;
-        let (cert, key, ca) = (table.file("cert"), table.file("key"), table.file("ca"));
+        let files = table.own_tls(self);
         let insecure = table.find("insecure");
         let is_insecure = insecure.as_ref().and_then(Entry::flag).unwrap_or(false);
         table.end();
         if is_insecure {
             self.warn("does not check whose certificate is shown (`insecure`): whoever is on the way can read and change what is sent");
         }
-        let own = match (cert, key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => {
-                self.fault(
-                    "must have both `cert` and `key`, or neither: this router's certificate and its private key",
-                );
-                return None;
-            }
-        };
+        let OwnTls { own, ca } = files?;
         match EndpointTls::read(own, ca, is_insecure) {
             Ok(tls) => Some(Arc::new(tls)),
             Err(error) => {

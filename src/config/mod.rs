@@ -8,6 +8,7 @@ mod endpoints; // `[endpoints.NAME]`.
 mod environment; // Variables that set keys or hold secrets.
 mod excerpt; // A file's lines as messages show them.
 mod faults; // Every mistake, with its place.
+mod files; // Paths of files.
 #[cfg(test)]
 mod fuzz;
 mod json; // JSON files.

@@ -37,14 +37,7 @@ pub(super) fn plugins(table: Table<'_>) -> Vec<Arc<PluginSpec>> {
 fn plugin(name: Arc<str>, entry: &Entry<'_>) -> Option<Arc<PluginSpec>> {
     let mut table = entry.table()?;
     let path = table.require("path", "the file of the component, for example `path = \"plugins/slack.wasm\"`");
-    let path = path.and_then(|entry| {
-        let text = entry.text()?;
-        if text.is_empty() {
-            entry.fault("is empty");
-            return None;
-        }
-        Some(entry.reading.origins.folder(&entry.key).join(&*text))
-    });
+    let path = path.and_then(|entry| entry.path());
     let sha256 = table.find("sha256").and_then(|entry| entry.parse(values::sha256));
     let fixtures = match table.find("fixtures").and_then(|entry| Some((entry.text()?, entry))) {
         None => PluginFixtures::Beside,

@@ -258,16 +258,6 @@ fn owned(entry: Entry<'_>) -> Option<String> {
 }
 
 impl Entry<'_> {
-    /// As a path; a relative one is relative to the file.
-    fn path(&self) -> Option<PathBuf> {
-        let text = self.text()?;
-        if text.is_empty() {
-            self.fault("is empty");
-            return None;
-        }
-        Some(self.reading.origins.folder(&self.key).join(&*text))
-    }
-
     /// As what an endpoint answers: `200`, `"429 Retry-After: 120"`, `"timeout"`, `"refused"`.
     fn answer(&self) -> Option<Answer> {
         let Value::Number(status) = self.value else { return self.parse(words::answer) };

@@ -70,8 +70,7 @@ pub(super) fn admin(mut table: Table<'_>) -> Admin {
 fn tls(table: &mut Table<'_>) -> Option<TlsFiles> {
     let mut table = table.find("tls")?.table()?;
     let mut path = |name, what: &str| {
-        let entry = table.require(name, &format!("the file of {what}, in PEM form"));
-        entry.and_then(|entry| Some(entry.reading.origins.folder(&entry.key).join(&*entry.text()?)))
+        table.require(name, &format!("the file of {what}, in PEM form")).and_then(|entry| entry.path())
     };
     let cert = path("cert", "the certificate and those that vouch for it");
     let key = path("key", "the certificate's private key");
@@ -90,14 +89,6 @@ fn client_certificate(text: &str) -> Result<bool, String> {
         "required" => Ok(true),
         "optional" => Ok(false),
         _ => Err(format!("must be `required` or `optional`, not {}", values::quoted(text))),
-    }
-}
-
-impl Table<'_> {
-    /// A file; a relative path is relative to the config file.
-    pub fn file(&mut self, name: &'static str) -> Option<PathBuf> {
-        let entry = self.find(name)?;
-        Some(entry.reading.origins.folder(&entry.key).join(&*entry.text()?))
     }
 }
 

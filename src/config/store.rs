@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::OwnTls;
 use super::reader::{Entry, Table};
 use super::secrets::{Plain, Shape};
 use super::values::{self, GIB, MIB, MILLISECOND, days, seconds};
@@ -82,7 +83,7 @@ fn redis_options(mut table: Table<'_>, url: &mut StoreUrl) -> RedisOptions {
 /// Certificates for servers that speak TLS.
 fn redis_tls(entry: &Entry<'_>, url: &StoreUrl) -> Option<RedisTls> {
     let mut table = entry.table()?;
-    let (ca, cert, key) = (table.file("ca"), table.file("cert"), table.file("key"));
+    let files = table.own_tls(entry);
     table.end();
     let is_encrypted = |url: &Secret| url.expose().starts_with("rediss");
     let is_encrypted = match url {
@@ -94,14 +95,7 @@ fn redis_tls(entry: &Entry<'_>, url: &StoreUrl) -> Option<RedisTls> {
     if !is_encrypted {
         entry.fault("says how to use TLS, and `store.url` uses none: it begins with `rediss`");
     }
-    match (cert, key) {
-        (Some(cert), Some(key)) => Some(RedisTls { ca, own: Some((cert, key)) }),
-        (None, None) => Some(RedisTls { ca, own: None }),
-        (Some(_), None) | (None, Some(_)) => {
-            entry.fault("must have both `cert` and `key`, or neither: this router's certificate and its private key");
-            None
-        }
-    }
+    files.map(|OwnTls { own, ca }| RedisTls { ca, own })
 }
 
 /// What is waited for before `202`.

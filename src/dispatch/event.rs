@@ -60,7 +60,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let mut open = vec![true; duties.len()];
     let mut steps = FuturesUnordered::new();
     for (number, (duty, progress)) in duties.iter().enumerate() {
-        let (context, event) = (&context, Arc::clone(&event));
+        let (context, event) = (&context, &event);
         steps.push(async move { (number, first_step(context, duty, event, progress).await) });
     }
     let late = tokio::time::sleep_until(deadline);
@@ -134,14 +134,14 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
 }
 
 /// Makes a delivery's first step. One that panics costs the event's other deliveries nothing: it waits in the schedule.
-async fn first_step(context: &Context, duty: &Duty, event: Arc<Event>, progress: &Progress) -> Option<Conclusion> {
-    let step = advance(context, duty, vec![], Work::Run(Arc::clone(&event)), Some(progress));
+async fn first_step(context: &Context, duty: &Duty, event: &Arc<Event>, progress: &Progress) -> Option<Conclusion> {
+    let step = advance(context, duty, vec![], Work::Run(Arc::clone(event)), Some(progress));
     AssertUnwindSafe(step).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(
             event.id = %duty.event.id, subscription = %duty.consumer.subscription.name,
             "a delivery's step panicked, which is a bug of this program; it is made again in {PANIC_PAUSE:?}"
         );
-        let (outcome, rest) = waits(&context.means, Work::Run(event), PANIC_PAUSE, Waiting::Parked);
+        let (outcome, rest) = waits(&context.means, Work::Run(Arc::clone(event)), PANIC_PAUSE, Waiting::Parked);
         Some(Conclusion { outcome, attempts: vec![], notes: vec![], by: None, rest })
     })
 }

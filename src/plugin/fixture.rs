@@ -17,7 +17,7 @@ use crate::delivery::PluginFaultKind;
 use crate::event::Event;
 
 /// The largest fixture that is read.
-const FILE_BYTES_MAX: u64 = 32 << 20;
+const FILE_BYTES_MAX: u64 = 64 << 20;
 /// How often a case is called whose call runs past its deadline.
 const TRIES: u32 = 3;
 /// Keys that say what must come.

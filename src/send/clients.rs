@@ -14,6 +14,7 @@ use rustls::RootCertStore;
 use super::connect::Connector;
 use super::resolve::Resolve;
 use crate::endpoint::Endpoint;
+use crate::http2;
 use crate::tls::{self, EndpointTls};
 
 /// An idle connection is closed after this.
@@ -90,7 +91,7 @@ impl Clients {
 
 fn config(tls: &EndpointTls, roots: &RootCertStore) -> Result<Arc<rustls::ClientConfig>, tls::Error> {
     let mut config = tls.client_config(roots)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![http2::ALPN.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

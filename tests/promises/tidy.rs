@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const STAGES: [&str; 8] = ["accept", "admin", "dispatch", "filter", "plugin", "send", "settle", "store"];
 
 /// What every stage may import: the vocabulary and the settings.
-const VOCABULARY: [&str; 15] = [
+const VOCABULARY: [&str; 16] = [
     "addresses",
     "attempt",
     "breaker",
@@ -17,6 +17,7 @@ const VOCABULARY: [&str; 15] = [
     "event",
     "http2",
     "metrics",
+    "peer",
     "rate",
     "route",
     "secret",
@@ -31,7 +32,7 @@ const EXCEPTIONS: [(&str, &str); 2] = [
 ];
 
 /// Outside crates that only some modules may know.
-const CRATES: [(&str, &[&str]); 18] = [
+const CRATES: [(&str, &[&str]); 19] = [
     ("anstream", &["src/cli"]),
     ("anstyle", &["src/cli"]),
     ("cel", &["src/filter"]),
@@ -44,6 +45,7 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("redis", &["src/store/redis", "src/cli/bench/durable_pipe.rs"]), // The pipe is what the store is compared with.
     ("rusqlite", &["src/store/embedded"]),
     ("rustls", &["src/send", "src/tls.rs", "src/tls/"]),
+    ("tokio_io_timeout", &["src/peer.rs"]),
     ("tracing_subscriber", &["src/cli"]),
     ("unicode_width", &["src/cli"]),
     ("wasmparser", &["src/plugin"]),

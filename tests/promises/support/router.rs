@@ -295,11 +295,10 @@ impl Drop for RouterProcess {
             let _ = child.kill();
             let _ = child.wait();
         }
+        let log = self.log();
         if !std::thread::panicking() {
-            self.shows_no_secret("the log", &self.log());
-        }
-        if std::thread::panicking() {
-            let log = self.log();
+            self.shows_no_secret("the log", &log);
+        } else {
             eprintln!("--- the end of the router's log\n{}", &log[log.len().saturating_sub(4000)..]);
         }
     }
