@@ -127,6 +127,14 @@ fn load(engine: &Engine, artifact: &Artifact) -> Result<Component, String> {
     unsafe { Component::deserialize(engine, &artifact.0) }.map_err(|error| format!("{error:#}"))
 }
 
+/// The same component for another engine of the same settings.
+#[expect(unsafe_code, reason = "the machine code is that of a component in use")]
+pub(super) fn copy(component: &Component, engine: &Engine) -> wasmtime::Result<Component> {
+    let code = component.serialize()?;
+    // SAFETY: the bytes are the machine code of a component that this process has loaded from an `Artifact`.
+    unsafe { Component::deserialize(engine, code) }
+}
+
 /// A name that changes with everything the machine code depends on: the plugin, the engine's settings, wasmtime's
 /// version (part of the hash below) and the target.
 fn artifact_name(engine: &Engine, digest: &[u8; 32]) -> String {

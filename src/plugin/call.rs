@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::bindings::Event as GuestEvent;
+use super::bindings::{Event as GuestEvent, PluginPre};
 use super::engine::{INSTRUCTIONS_MAX, Metering, Ticker, ticks};
 use super::host::Plugin;
 use super::imports::{CallState, Subject};
@@ -58,9 +58,10 @@ impl Report {
 
 /// Calls `handle` of `plugin` with `event`.
 pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: &Arc<Event>) -> Report {
+    let pre = plugin.loaded.instances.here();
     let started = Instant::now();
     let mut instantiation = Duration::ZERO;
-    let (returned, state) = run(plugin, ticker, subject, |store| {
+    let (returned, state) = run(plugin, pre, ticker, subject, |store| {
         let guest = GuestEvent {
             id: &event.id,
             event_type: &event.event_type,
@@ -70,7 +71,7 @@ pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: 
             payload: &event.payload,
             metadata: &event.metadata,
         };
-        let instance = plugin.loaded.pre.instantiate(&mut *store)?;
+        let instance = pre.instantiate(&mut *store)?;
         store.data_mut().instantiated = true;
         instantiation = started.elapsed();
         instance.call_handle(store, guest)
@@ -89,11 +90,12 @@ pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: 
 /// Calls `validate-config` of `plugin`, if it has one.
 pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str>) -> Result<(), String> {
     let Some(index) = &plugin.loaded.validate_config else { return Ok(()) };
+    let pre = plugin.loaded.instances.first();
     let mut tries = 1;
     loop {
         let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
-        let (returned, _) = run(plugin, ticker, subject, |store| {
-            let instance = plugin.loaded.pre.instance_pre().instantiate(&mut *store)?;
+        let (returned, _) = run(plugin, pre, ticker, subject, |store| {
+            let instance = pre.instance_pre().instantiate(&mut *store)?;
             store.data_mut().instantiated = true;
             let (returned,) = instance
                 .get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, index)?
@@ -113,12 +115,12 @@ pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str
 /// Runs guest code under the plugin's limits. The store is gone when this returns.
 fn run<R>(
     plugin: &Plugin,
+    pre: &PluginPre<CallState>,
     ticker: &Ticker,
     subject: Subject,
     body: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<R>,
 ) -> (Result<R, Fault>, CallState) {
-    let engine = plugin.loaded.pre.engine();
-    let mut store = Store::new(engine, CallState::new(subject, plugin.memory_bytes_max));
+    let mut store = Store::new(pre.engine(), CallState::new(subject, plugin.memory_bytes_max));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(plugin.output_bytes_max.saturating_add(HANDED_OVER_SLACK_BYTES));
     store.set_max_component_handles(HANDLES_MAX);

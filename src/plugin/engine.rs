@@ -1,6 +1,7 @@
-//! The wasmtime engine: one for all plugins, with everything off that a plugin does not need, a pool of memories,
-//! and the thread that makes deadlines hold.
+//! The wasmtime engine: with everything off that a plugin does not need, a pool of memories, and the thread that makes
+//! deadlines hold.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -157,16 +158,21 @@ struct Running(AtomicUsize);
 /// Into how many words the count is split.
 const SHARDS: usize = 16;
 
-/// The word of this thread.
-fn shard() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-    }
-    SHARD.with(|shard| *shard)
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Moves the engine's epoch while calls run; a deadline is a number of epochs.
+/// Gives this thread a number among those that call plugins: threads with different ones have little in common.
+pub(super) fn number_this_thread(number: usize) {
+    NUMBER.set(number);
+}
+
+/// The number of this thread; 0 when it was given none.
+pub(super) fn this_thread() -> usize {
+    NUMBER.get()
+}
+
+/// Moves the engines' epochs while calls run; a deadline is a number of epochs.
 ///
 /// It is a plain thread, so that it ticks even when every thread of the runtime is busy, and it sleeps when
 /// no plugin runs.
@@ -180,10 +186,10 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    /// Starts the thread. It ends when the engine is gone or [`Ticker::stop`] was called.
-    pub(super) fn start(engine: &Engine) -> Result<Arc<Self>, Error> {
+    /// Starts the thread. It ends when the engines are gone or [`Ticker::stop`] was called.
+    pub(super) fn start<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Result<Arc<Self>, Error> {
         let (sender, receiver) = mpsc::sync_channel::<Arc<Self>>(1);
-        let engine = engine.weak();
+        let engines: Vec<_> = engines.into_iter().map(Engine::weak).collect();
         let handle = thread::Builder::new()
             .name("plugin-epoch".to_owned())
             .spawn(move || {
@@ -193,8 +199,10 @@ impl Ticker {
                         continue;
                     }
                     thread::sleep(TICK);
-                    let Some(engine) = engine.upgrade() else { return };
-                    engine.increment_epoch();
+                    for engine in &engines {
+                        let Some(engine) = engine.upgrade() else { return };
+                        engine.increment_epoch();
+                    }
                     if let Some(action) = ticker.at_each_tick.get() {
                         action();
                     }
@@ -219,7 +227,7 @@ impl Ticker {
 
     /// A call begins. It ends when the guard is dropped.
     pub(super) fn call(&self) -> TickerGuard<'_> {
-        let running = &self.running[shard()].0;
+        let running = &self.running[this_thread() % SHARDS].0;
         running.fetch_add(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
@@ -330,7 +338,7 @@ mod tests {
     fn an_endless_loop_is_interrupted_again_and_again() {
         for metering in [Metering::Off, Metering::Instructions] {
             let engine = engine(2, metering).unwrap();
-            let ticker = Ticker::start(&engine).unwrap();
+            let ticker = Ticker::start([&engine]).unwrap();
             for _ in 0..3 {
                 self_test(&engine, &ticker, metering).unwrap();
             }

@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wasmtime::Engine;
-use wasmtime::component::Linker;
 
 use super::Error;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
 use super::compiler::Compiler;
 use super::engine::{self, Metering, Ticker};
+use super::engines::Engines;
 use super::error::Refusal;
-use super::imports::{CallState, Subject};
+use super::imports::Subject;
 use super::lanes::LaneId;
 use super::load::{self, Loaded};
 use super::log::LogBudget;
@@ -204,8 +203,7 @@ const FAULTS_MAX: u32 = 5;
 type BreakerKey = ([u8; 32], Arc<str>);
 
 struct Shared {
-    engine: Engine,
-    linker: Linker<CallState>,
+    engines: Arc<Engines>,
     cache: Cache,
     compiler: Compiler,
     loaded: Mutex<HashMap<[u8; 32], Weak<Loaded>>>,
@@ -218,7 +216,7 @@ impl PluginHost {
         Self::start_with(settings, Compiler::InProcess, metrics)
     }
 
-    /// Sets up the engine, its threads and the cache, and sees that deadlines hold.
+    /// Sets up the engines, their threads and the cache, and sees that deadlines hold.
     pub fn start_with(settings: &Sandbox, compiler: Compiler, metrics: Metrics) -> Result<Self, Error> {
         Self::start_metering(settings, compiler, metrics, Metering::Off)
     }
@@ -236,13 +234,12 @@ impl PluginHost {
         metering: Metering,
     ) -> Result<Self, Error> {
         let threads = settings.threads.clamp(1, 1024);
-        let engine = engine::engine(threads, metering)?;
-        let ticker = Ticker::start(&engine)?;
-        engine::self_test(&engine, &ticker, metering)?;
-        let linker = load::linker(&engine).map_err(Error::Engine)?;
+        let engines = Engines::new(threads, metering)?;
+        let ticker = Ticker::start(engines.all())?;
+        engines.all().try_for_each(|engine| engine::self_test(engine, &ticker, metering))?;
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
-        let shared = Arc::new(Shared { engine, linker, cache, compiler, loaded: Mutex::default(), metering });
+        let shared = Arc::new(Shared { engines, cache, compiler, loaded: Mutex::default(), metering });
         Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
     }
 
@@ -348,7 +345,7 @@ impl Shared {
         if let Some(loaded) = known {
             return Ok((loaded, binary.digest));
         }
-        let loaded = Arc::new(load::component(&self.engine, &self.linker, &self.cache, &self.compiler, &binary)?);
+        let loaded = Arc::new(load::component(&self.engines, &self.cache, &self.compiler, &binary)?);
         let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, loaded| loaded.strong_count() > 0);
         all.insert(binary.digest, Arc::downgrade(&loaded));

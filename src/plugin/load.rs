@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
@@ -15,6 +16,7 @@ use super::bindings::{self, PluginPre};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::engines::{Engines, Instances};
 use super::error::Refusal;
 use super::imports::CallState;
 
@@ -25,7 +27,7 @@ const PAGE_BYTES: u64 = 65_536;
 /// A component that passed every check, ready to be instantiated. Plugins of the same bytes share it.
 pub(super) struct Loaded {
     /// Instantiation with the imports resolved and the exports looked up.
-    pub(super) pre: PluginPre<CallState>,
+    pub(super) instances: Instances,
     /// The optional export.
     pub(super) validate_config: Option<ComponentExportIndex>,
     /// Memory of one instance before it has run.
@@ -78,12 +80,12 @@ pub(super) fn read(path: &Path, pinned: Option<&str>) -> Result<Binary, Refusal>
 
 /// Compiles a binary, or takes it from the cache, and checks what it needs and offers.
 pub(super) fn component(
-    engine: &Engine,
-    linker: &Linker<CallState>,
+    engines: &Arc<Engines>,
     cache: &Cache,
     compiler: &Compiler,
     binary: &Binary,
 ) -> Result<Loaded, Refusal> {
+    let (engine, linker) = engines.first();
     let component = cache.component(engine, compiler, &binary.bytes, &binary.digest)?;
     let initial_memory_bytes = check_resources(&component)?;
     let pre = linker.instantiate_pre(&component).map_err(|error| Refusal::ImportType(format!("{error:#}")))?;
@@ -91,7 +93,7 @@ pub(super) fn component(
     let validate_config = check_validate_config(&component)?;
     // Otherwise the first event pays for it.
     component.initialize_copy_on_write_image().map_err(|error| Refusal::Compile(format!("{error:#}")))?;
-    Ok(Loaded { pre, validate_config, initial_memory_bytes })
+    Ok(Loaded { instances: Instances::new(engines, pre), validate_config, initial_memory_bytes })
 }
 
 /// The functions that plugins may import, and nothing else.

@@ -9,6 +9,7 @@ use wasmtime::Store;
 
 use super::bindings::Event as GuestEvent;
 use super::call;
+use super::engine::number_this_thread;
 use super::host::{Plugin, PluginHost};
 use super::imports::{CallState, Subject};
 use super::verdict::Fault;
@@ -84,9 +85,9 @@ impl PluginHost {
     /// The same with a bare wasmtime: a fresh instance and the call, without limits, and the result not looked at.
     pub fn measure_bare(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
         run(load, |subject, event| {
+            let pre = plugin.loaded.instances.here();
             let started = Instant::now();
-            let mut store =
-                Store::new(plugin.loaded.pre.engine(), CallState::new(subject, super::engine::MEMORY_BYTES_MAX));
+            let mut store = Store::new(pre.engine(), CallState::new(subject, super::engine::MEMORY_BYTES_MAX));
             store.set_epoch_deadline(u64::MAX / 2);
             let guest = GuestEvent {
                 id: &event.id,
@@ -99,7 +100,7 @@ impl PluginHost {
             };
             let failed =
                 |error: wasmtime::Error| Fault::new(PluginFaultKind::Trap, format!("{:#}", error.root_cause()));
-            let instance = plugin.loaded.pre.instantiate(&mut store).map_err(failed)?;
+            let instance = pre.instantiate(&mut store).map_err(failed)?;
             let instantiation = started.elapsed();
             // What the plugin itself says, an error too, was seen by `measure`.
             let _ = instance.call_handle(&mut store, guest).map_err(failed)?;
@@ -121,7 +122,8 @@ fn run(load: &Load, call: impl Fn(Subject, &Arc<Event>) -> Result<Times, Fault> 
         config: Arc::clone(&load.config),
     };
     let together = Barrier::new(load.threads);
-    let one_thread = || -> Result<(Samples, Duration), Fault> {
+    let one_thread = |number| -> Result<(Samples, Duration), Fault> {
+        number_this_thread(number);
         // In a router too no two threads have the same event.
         let event = Arc::new((*load.event).clone());
         let warm = repeat(WARM_UP.min(load.duration), || call(subject(&event), &event));
@@ -130,7 +132,7 @@ fn run(load: &Load, call: impl Fn(Subject, &Arc<Event>) -> Result<Times, Fault> 
         repeat(load.duration, || call(subject(&event), &event))
     };
     let ended: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> = (0..load.threads).map(|_| scope.spawn(one_thread)).collect();
+        let running: Vec<_> = (0..load.threads).map(|number| scope.spawn(move || one_thread(number))).collect();
         running.into_iter().map(|thread| thread.join()).collect()
     });
     let mut all = Samples::default();

@@ -9,7 +9,8 @@ mod chain; // What a verdict means for its chain; a chain told call by call.
 mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod decodable; // JSON that can be decoded to its last escape.
-mod engine; // The engine, its pool of memories, its deadlines.
+mod engine; // An engine, its pool of memories, its deadlines.
+mod engines; // An engine for each thread.
 mod error; // Why a plugin is refused.
 pub mod fixture; // An event, a config, and what must come of them.
 #[cfg(test)]

@@ -11,7 +11,7 @@ use wasmtime::Engine;
 use super::Error;
 use super::call::{self, Report};
 use super::chain::{self, After};
-use super::engine::Ticker;
+use super::engine::{Ticker, number_this_thread};
 use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
 use super::imports::Subject;
 use super::lanes::{LaneId, Lanes, Place};
@@ -90,6 +90,7 @@ impl Scheduler {
                 thread::Builder::new().name(format!("plugin-{number}")).stack_size(STACK_BYTES).spawn(move || {
                     // The signal stack that traps need: made now rather than in the first call.
                     Engine::tls_eager_initialize();
+                    number_this_thread(number);
                     worker.work();
                 });
             if let Err(error) = spawned {
