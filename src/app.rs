@@ -140,7 +140,7 @@ impl Router {
         metrics: Metrics,
         snapshot: Snapshot,
         plugins: Arc<PluginHost>,
-        transport: Arc<dyn Transport>,
+        sender: Arc<Sender>,
         identities: Identities,
         ingest: accept::Listener,
         admin: admin::Listener,
@@ -154,7 +154,7 @@ impl Router {
         let dispatcher = Arc::new(Dispatcher::new(
             Arc::clone(&store),
             Arc::clone(&snapshot),
-            transport,
+            Arc::clone(&sender) as Arc<dyn Transport>,
             Arc::clone(&plugins),
             limits,
             clock,
@@ -176,6 +176,7 @@ impl Router {
             Arc::clone(&snapshot),
             Arc::clone(&intake),
             Arc::clone(&store),
+            sender,
             identities,
             clock,
         ));
@@ -193,13 +194,15 @@ impl Router {
             tokens: config.admin.tokens.clone(),
             reload: {
                 let reloader = Arc::clone(&reloader);
-                Box::new(move || {
+                Box::new(move |who| {
                     let reloader = Arc::clone(&reloader);
                     Box::pin(async move {
-                        match reloader.reload().await {
-                            Ok(status) => (true, json(&status)),
-                            Err(status) => (false, json(&status)),
-                        }
+                        let reloaded = reloader.reload(&who).await;
+                        reloaded.map(|status| json(&status)).map_err(|refused| admin::Refused {
+                            detail: refused.sentence(),
+                            status: json(&refused.status),
+                            faults: refused.errors.faults,
+                        })
                     })
                 })
             },

@@ -94,6 +94,9 @@ pub enum SendErrorKind {
     Timeout,
     /// The request could not be made from what the plugin gave.
     BadRequest,
+    /// Something that a later version of this program has a word for; the detail beside it still says what.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a plugin failed.
@@ -116,6 +119,9 @@ pub enum PluginFaultKind {
     Missing,
     /// The host itself failed.
     Host,
+    /// Something that a later version of this program has a word for; the detail beside it still says what.
+    #[serde(other)]
+    Unknown,
 }
 
 macro_rules! as_str_is_the_serde_name {
@@ -132,8 +138,9 @@ macro_rules! as_str_is_the_serde_name {
 as_str_is_the_serde_name!(SendErrorKind {
     Dns => "dns", AddressRefused => "address-refused", Connect => "connect", Tls => "tls", Broken => "broken",
     BadAnswer => "bad-answer", Timeout => "timeout", BadRequest => "bad-request",
+    Unknown => "unknown",
 });
 as_str_is_the_serde_name!(PluginFaultKind {
     Error => "error", Trap => "trap", Deadline => "deadline", Memory => "memory", Stack => "stack",
-    BadOutput => "bad-output", Missing => "missing", Host => "host",
+    BadOutput => "bad-output", Missing => "missing", Host => "host", Unknown => "unknown",
 });

@@ -220,6 +220,9 @@ pub enum Waiting {
     Detached,
     /// An operator has asked for it again.
     Replay,
+    /// Something that a later version of this program has a word for.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a delivery was given up.
@@ -238,6 +241,9 @@ pub enum DeadLetterReason {
     SubscriptionRemoved,
     /// This program panicked whenever it tried: a bug of it.
     Panicked,
+    /// Something that a later version of this program has a word for; the detail beside it still says what.
+    #[serde(other)]
+    Unknown,
 }
 
 impl DeadLetterReason {
@@ -250,6 +256,7 @@ impl DeadLetterReason {
             Self::NotRetryable => "not-retryable",
             Self::SubscriptionRemoved => "subscription-removed",
             Self::Panicked => "panicked",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -301,6 +308,9 @@ pub enum NoteKind {
     Shadow,
     /// It broke, and the subscription says `on_error = "pass-through"`.
     PassedThrough,
+    /// Something that a later version of this program has a word for.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A delivery given up, kept with its reason, attempts and bytes until replayed or discarded.

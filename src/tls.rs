@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::{ClientCa, TlsFiles};
 use crate::http2;
 
-pub use outgoing::EndpointTls;
+pub use outgoing::{EndpointTls, Fingerprint};
 pub use trust::client;
 pub use validity::doubt;
 

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 use serde_json::json;
 
-use super::operations;
+use super::{Refused, operations};
 use crate::store;
 
 /// An answer's body: whole, or as it comes.
@@ -37,6 +37,22 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
     let body = json!({
         "title": status.canonical_reason().unwrap_or("error"), "status": status.as_u16(), "detail": detail,
     });
+    text(status, "application/problem+json", body.to_string())
+}
+
+/// A config was not taken: each fault with its place, beside what stays in use.
+pub(super) fn not_reloaded(refused: &Refused) -> Answer {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let errors = refused.faults.iter().map(|fault| {
+        let mut error = json!(fault);
+        error["detail"] = fault.line().into();
+        error
+    });
+    let mut body = refused.status.clone();
+    body["title"] = "The config can't be used".into();
+    body["status"] = status.as_u16().into();
+    body["detail"] = refused.detail.as_str().into();
+    body["errors"] = errors.collect();
     text(status, "application/problem+json", body.to_string())
 }
 

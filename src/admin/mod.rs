@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::answers::{Answer, json_answer, problem, text};
-use self::operations::{Caller, audit};
+use self::operations::Caller;
 use self::route::Route;
 use crate::addresses::Addresses;
 use crate::clock::{Clock, Timestamp};
@@ -75,8 +75,8 @@ pub struct State {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Any of these opens the door; with none, whoever can connect may.
     pub tokens: Vec<Secret>,
-    /// Reads the config anew. Gives whether it is in use now, and what is to be shown.
-    pub reload: Box<dyn Fn() -> Reloading + Send + Sync>,
+    /// Reads the config anew for someone, and notes that in the audit log. Gives what is to be shown.
+    pub reload: Box<dyn Fn(String) -> Reloading + Send + Sync>,
     /// Which generation of the config is in use.
     pub config_status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// What it says, and which secrets are others than those that whoever asks has.
@@ -103,7 +103,17 @@ struct Visit {
 pub type ReadEvent = Box<dyn Fn(&str, Option<&str>, Timestamp) -> Result<Event, String> + Send + Sync>;
 
 /// A reload under way.
-pub type Reloading = Pin<Box<dyn Future<Output = (bool, serde_json::Value)> + Send>>;
+pub type Reloading = Pin<Box<dyn Future<Output = Result<serde_json::Value, Refused>> + Send>>;
+
+/// A config that was not taken.
+pub struct Refused {
+    /// What is wrong, in a sentence.
+    pub detail: String,
+    /// What stays in use.
+    pub status: serde_json::Value,
+    /// All that is wrong.
+    pub faults: Vec<config::Fault>,
+}
 
 /// Why the listener can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -275,13 +285,10 @@ impl State {
     }
 
     async fn reload(&self, caller: &Caller) -> Answer {
-        let (is_used, status) = (self.reload)().await;
-        if !is_used {
-            return text(StatusCode::UNPROCESSABLE_ENTITY, "application/json", status.to_string());
+        match (self.reload)(caller.who.clone()).await {
+            Ok(status) => json_answer(&status),
+            Err(refused) => answers::not_reloaded(&refused),
         }
-        let detail = format!("generation {} is in use", status["generation"]);
-        audit::note(&*self.store, caller, "reload", "config", detail).await;
-        json_answer(&status)
     }
 
     /// Who asks: the place of the token in the config, or where the caller came from when none is configured; `None` when he may not.

@@ -12,11 +12,14 @@ use serde::Serialize;
 use super::identities::Identities;
 use super::{load, source_names};
 use crate::accept::Intake;
+use crate::admin::operations::times::Time;
+use crate::admin::operations::{Caller, audit};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Comparison, Config, Description, SecretPrints};
+use crate::config::{Comparison, Config, Description, Errors, Fault, Place, SecretPrints, Severity};
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
+use crate::send::Sender;
 use crate::store::Store;
 
 /// Reads the config anew when it is told to.
@@ -26,6 +29,7 @@ pub struct Reloader {
     snapshot: Arc<ArcSwap<Snapshot>>,
     intake: Arc<Intake>,
     store: Arc<dyn Store>,
+    sender: Arc<Sender>,
     identities: Identities,
     clock: Clock,
     /// What only a restart can change, as it was at start.
@@ -54,10 +58,19 @@ pub struct Status {
     /// A digest of all that the config says but its secrets, and of its plugins' components; that of another router with the same is the same.
     pub digest: String,
     /// When it was loaded.
-    pub loaded_at: Timestamp,
+    pub loaded_at: Time,
     /// Why the last reload was refused; absent when it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<String>,
+}
+
+/// A reload that changed nothing.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// What stays in use.
+    pub status: Status,
+    /// What is wrong with what was read.
+    pub errors: Errors,
 }
 
 /// The settings that are read once, at start. Printed forms are compared: secrets print as `***` and are left out by that.
@@ -87,7 +100,7 @@ impl Fixed {
 
 impl InUse {
     fn new(generation: u64, mut description: Description, loaded_at: Timestamp) -> Self {
-        let status = Status { generation, digest: description.digest(), loaded_at, last_fault: None };
+        let status = Status { generation, digest: description.digest(), loaded_at: Time(loaded_at), last_fault: None };
         let secrets = std::mem::take(&mut description.secrets);
         let description = serde_json::to_vec(&description).expect("a description has string keys only");
         Self { status, description, secrets }
@@ -109,6 +122,7 @@ impl Reloader {
         snapshot: Arc<ArcSwap<Snapshot>>,
         intake: Arc<Intake>,
         store: Arc<dyn Store>,
+        sender: Arc<Sender>,
         identities: Identities,
         clock: Clock,
     ) -> Self {
@@ -119,6 +133,7 @@ impl Reloader {
             snapshot,
             intake,
             store,
+            sender,
             identities,
             clock,
             fixed: Fixed::of(config),
@@ -145,10 +160,23 @@ impl Reloader {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads, checks and loads the config; replaces the generation in use, or leaves it and says why.
-    pub async fn reload(&self) -> Result<Status, Status> {
+    /// Reads, checks and loads the config; replaces the generation in use, or leaves it and says why. The audit log has both, and
+    /// that it was `who`'s doing.
+    pub async fn reload(&self, who: &str) -> Result<Status, Refused> {
         let _turn = self.one_at_a_time.lock().await;
         let loaded = self.load().await;
+        let done = self.take(loaded);
+        let detail = match &done {
+            Ok(status) => format!("generation {} is in use", status.generation),
+            Err(refused) => refused.sentence(),
+        };
+        let caller = Caller { who: who.to_owned(), now: self.clock.now() };
+        audit::note(&*self.store, &caller, "reload", "config", detail).await;
+        done
+    }
+
+    /// Remembers what came of a reload.
+    fn take(&self, loaded: Result<(u64, Description), Errors>) -> Result<Status, Refused> {
         let mut in_use = self.in_use();
         match loaded {
             Ok((generation, description)) => {
@@ -156,11 +184,11 @@ impl Reloader {
                 tracing::info!(generation, "config reloaded");
                 Ok(in_use.status.clone())
             }
-            Err(fault) => {
+            Err(errors) => {
                 let status = &mut in_use.status;
-                tracing::error!(generation = status.generation, "config not reloaded, the one in use stays: {fault}");
-                status.last_fault = Some(fault);
-                Err(status.clone())
+                tracing::error!(generation = status.generation, "config not reloaded, the one in use stays: {errors}");
+                status.last_fault = Some(errors.to_string());
+                Err(Refused { status: status.clone(), errors })
             }
         }
     }
@@ -170,15 +198,15 @@ impl Reloader {
         (self.path.clone(), self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    async fn load(&self) -> Result<(u64, Description), String> {
+    async fn load(&self) -> Result<(u64, Description), Errors> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
+        let config = read.map_err(|error| self.fault_of_all(&error))??;
         *self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner) = plugin_files(&config);
         let before = self.snapshot.load_full();
-        let loaded = load::load(&config, &self.plugins, &before).await;
-        let load::Loaded { snapshot, description, warnings } = loaded.map_err(|errors| errors.to_string())?;
-        let credentials = self.identities.read_again().map_err(|error| error.to_string())?;
+        let loaded = load::load(&config, &self.plugins, &before).await?;
+        let load::Loaded { snapshot, description, warnings } = loaded;
+        let credentials = self.identities.read_again().map_err(|error| self.fault_of_all(&error))?;
         for warning in &warnings {
             tracing::warn!("{}", warning.line());
         }
@@ -200,9 +228,31 @@ impl Reloader {
             identity.replace(credentials);
         }
         // Routes first: an event of a new source must never meet the old routes.
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        // After them: what begins from here on knows the new endpoints only.
+        self.sender.keep_connections_of(snapshot.endpoints().map(|state| &*state.endpoint));
         self.intake.replace_sources(&config.sources);
         Ok((generation, description))
+    }
+
+    /// A fault of no key.
+    fn fault_of_all(&self, error: &dyn std::error::Error) -> Errors {
+        let place = Place::Whole { file: self.path.clone() };
+        Errors { faults: vec![Fault::new(Severity::Error, place, error.to_string())], warnings: Vec::new() }
+    }
+}
+
+impl Refused {
+    /// The first fault, and how many there are, in a line.
+    pub fn sentence(&self) -> String {
+        let generation = self.status.generation;
+        let first = self.errors.faults.first().map(Fault::line).unwrap_or_default();
+        let more = match self.errors.faults.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        format!("not reloaded, generation {generation} stays in use: {first}{more}")
     }
 }
 

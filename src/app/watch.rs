@@ -30,7 +30,7 @@ pub(super) async fn watch(reloader: Arc<Reloader>, seen: Look, stop: Cancellatio
             loaded.clone_from(&now);
             tracing::info!("the config's files have changed");
             // Both ends are logged by the reloader.
-            let _ = reloader.reload().await;
+            let _ = reloader.reload("admin.watch").await;
         }
         last = now;
     }

@@ -3,7 +3,7 @@
 use super::door::{Door, Way};
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
 use super::{Error, outcome, runtime};
-use crate::admin::operations::dead_letters::DeadLettersQuery;
+use crate::admin::operations::dead_letters::{DeadLettersQuery, REASONS};
 use crate::delivery::{DeadLetterReason, DeliveryId};
 
 /// What `branchline dead-letters` can do.
@@ -95,9 +95,8 @@ pub fn run(command: &Command) -> Result<(), Error> {
 }
 
 fn reason(text: &str) -> Result<DeadLetterReason, String> {
-    serde_json::from_value(text.into()).map_err(|_| {
-        "must be `exhausted`, `gone`, `plugin`, `not-retryable`, `subscription-removed` or `panicked`".to_owned()
-    })
+    let known = serde_json::from_value(text.into()).ok().filter(|reason| *reason != DeadLetterReason::Unknown);
+    known.ok_or_else(|| REASONS.to_owned())
 }
 
 async fn list(options: &List) -> Result<(), Error> {

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::http::{Client, NoAnswer, Trust};
+use super::http::{Answer, Client, NoAnswer, Trust};
 use super::{Error, compiler};
 use crate::admin::explain::{Explanation, Question, explain_stored};
 use crate::admin::operations::dead_letters::{self, DeadLetterView, DeadLettersPage, DeadLettersQuery};
@@ -108,12 +108,15 @@ impl Door {
         let router = Router { client: Client::new(token.as_ref(), trust).map_err(Error::Failed)?, base };
         match (router.get::<serde_json::Value>("/api/v1/stats").await, config) {
             (Ok(_), _) => Ok(Self::Router(Box::new(router))),
-            (Err(Fault::NoAnswer(NoAnswer::Unreachable(_))), Some(config)) if options.listener.url.is_none() => {
+            (Err(Fault::NoAnswer(NoAnswer::Unreachable(..))), Some(config)) if options.listener.url.is_none() => {
                 Direct::open(&config).await.map(|direct| Self::Store(Box::new(direct)))
             }
-            (Err(Fault::NoAnswer(error @ NoAnswer::Unreachable(_))), _) => Err(Error::Failed(format!(
-                "{error}; give `--url`, or `--config` to open the store of a router that does not run"
-            ))),
+            (Err(Fault::NoAnswer(error @ NoAnswer::Unreachable(..))), _) => {
+                let other = if options.listener.url.is_none() { "`--url`" } else { "another `--url`" };
+                Err(Error::Failed(format!(
+                    "{error}; give {other}, or `--config` alone to open the store of a router that does not run"
+                )))
+            }
             (Err(fault), _) => Err(fault.into()),
         }
     }
@@ -246,24 +249,19 @@ impl Door {
 }
 
 impl Router {
-    async fn get<Answer: DeserializeOwned>(&self, path: &str) -> Result<Answer, Fault> {
+    async fn get<Got: DeserializeOwned>(&self, path: &str) -> Result<Got, Fault> {
         self.ask(Method::GET, path, None).await
     }
 
-    async fn post<Answer: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer, Fault> {
+    async fn post<Got: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Got, Fault> {
         self.ask(Method::POST, path, Some(body)).await
     }
 
-    async fn ask<Answer: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<Answer, Fault> {
+    async fn ask<Got: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Got, Fault> {
         let uri = self.uri(path).map_err(Fault::Refused)?;
         let answer = self.client.request(method, &uri, body).await.map_err(Fault::NoAnswer)?;
         if !answer.status.is_success() {
-            return Err(Fault::Refused(answer.describe()));
+            return Err(Fault::Refused(refusal(&answer)));
         }
         serde_json::from_slice(&answer.body)
             .map_err(|error| Fault::Refused(format!("the answer is not one of a router of this version: {error}")))
@@ -280,15 +278,19 @@ impl Router {
         let response = self.client.open(Method::GET, &uri, None).await;
         let response = response.map_err(|error| Error::Failed(error.to_string()))?;
         if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(Error::Failed(format!("the answer is {}", response.status())))
+            return Ok(response);
         }
+        let answer = self.client.read(&uri, response).await.map_err(|error| Error::Failed(error.to_string()))?;
+        Err(Error::Failed(refusal(&answer)))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, String> {
         let text = format!("{}{}", self.base.trim_end_matches('/'), path.trim_end_matches('?'));
-        text.parse().map_err(|_| "`--url` is not a URL".to_owned())
+        let uri: Uri = text.parse().map_err(|_| "`--url` is not a URL".to_owned())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err("`--url` must begin with `http://` or `https://`".to_owned());
+        }
+        Ok(uri)
     }
 }
 
@@ -314,6 +316,15 @@ impl From<Fault> for Error {
             Fault::Refused(why) => why,
         })
     }
+}
+
+/// What a person is told of an answer that is no success.
+fn refusal(answer: &Answer) -> String {
+    let mut text = answer.describe();
+    if answer.status == StatusCode::UNAUTHORIZED {
+        text.push_str("; `--token`, `BRANCHLINE_ADMIN_TOKEN` or the router's `--config` give it");
+    }
+    text
 }
 
 /// Where a config's router is asked.

@@ -17,6 +17,8 @@ use serde::Deserialize;
 use crate::secret::Secret;
 use crate::tls;
 
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a request to the head of its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of an answer is read.
@@ -53,8 +55,8 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     /// Nobody listens there, or the name has no address.
-    #[error("no router answers at {0}")]
-    Unreachable(String),
+    #[error("no router answers at {0}: {1}")]
+    Unreachable(String, String),
     /// The connection was made, and then something went wrong.
     #[error("{0} did not answer as a router does: {1}")]
     Broken(String, String),
@@ -75,7 +77,8 @@ pub struct Problem {
 /// One thing that is wrong.
 #[derive(Clone, Deserialize, serde::Serialize)]
 pub struct ProblemError {
-    /// Where.
+    /// Where; empty where that is no place in what was sent.
+    #[serde(default)]
     pub pointer: String,
     /// What.
     pub detail: String,
@@ -89,7 +92,10 @@ impl Client {
     pub fn new(key: Option<&Secret>, trust: &Trust) -> Result<Self, String> {
         let tls = tls::client(trust.ca.as_deref()).map_err(|error| format!("`--ca`: {error}"))?;
         let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls);
-        let connector = connector.https_or_http().enable_http1().build();
+        let mut sockets = HttpConnector::new();
+        sockets.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        sockets.enforce_http(false);
+        let connector = connector.https_or_http().enable_http1().wrap_connector(sockets);
         let key = key.map(|key| HeaderValue::try_from(format!("Bearer {}", key.expose()))).transpose();
         let mut key = key.map_err(|_| "the key has a character that no `Authorization: Bearer` header can carry")?;
         if let Some(key) = &mut key {
@@ -101,6 +107,11 @@ impl Client {
     /// Sends a request and reads the whole answer.
     pub async fn request(&self, method: Method, uri: &Uri, body: Option<Bytes>) -> Result<Answer, NoAnswer> {
         let response = self.open(method, uri, body).await?;
+        self.read(uri, response).await
+    }
+
+    /// Reads the whole answer of what was [opened](Self::open).
+    pub async fn read(&self, uri: &Uri, response: Response<Incoming>) -> Result<Answer, NoAnswer> {
         let (head, body) = response.into_parts();
         let broken = |error: String| NoAnswer::Broken(place(uri), error);
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
@@ -131,7 +142,7 @@ impl Client {
                 }
                 Err(NoAnswer::Broken(place(uri), why))
             }
-            Ok(Err(error)) if error.is_connect() => Err(NoAnswer::Unreachable(place(uri))),
+            Ok(Err(error)) if error.is_connect() => Err(NoAnswer::Unreachable(place(uri), innermost(&error))),
             Ok(Err(error)) => Err(NoAnswer::Broken(place(uri), innermost(&error))),
             Err(_) => Err(NoAnswer::Broken(place(uri), format!("nothing came within {ANSWER_TIMEOUT:?}"))),
         }
@@ -154,7 +165,8 @@ impl Answer {
             (title, detail) => format!("{}: {title}: {detail}", self.status.as_u16()),
         };
         for error in problem.errors.iter().take(ERRORS_SHOWN_MAX) {
-            text.push_str(&format!("\n  {}: {}", error.pointer, error.detail));
+            let place = if error.pointer.is_empty() { String::new() } else { format!("{}: ", error.pointer) };
+            text.push_str(&format!("\n  {place}{}", error.detail));
         }
         if problem.errors.len() > ERRORS_SHOWN_MAX {
             text.push_str(&format!("\n  and {} more", problem.errors.len() - ERRORS_SHOWN_MAX));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
-use super::Error;
+use super::{Error, panics};
 use crate::config::{Log, LogFormat};
 
 /// How much is written at once at the most.
@@ -33,7 +33,7 @@ impl<W: Write> Write for Unhurried<W> {
     }
 }
 
-/// Starts logging. What is in the queue is written when the guard is dropped.
+/// Starts logging, panics included. What is in the queue is written when the guard is dropped.
 pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
         Error::Config(format!("`log.level` is not a filter such as `info` or `branchline=debug,info`: {error}"))
@@ -54,5 +54,6 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     } else {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
+    panics::log_them();
     Ok(guard)
 }

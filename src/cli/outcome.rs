@@ -38,6 +38,7 @@ pub const fn waiting(why: Waiting) -> &'static str {
         Waiting::Breaker => "a plugin of it keeps breaking",
         Waiting::Detached => "its first attempt takes long and goes on",
         Waiting::Replay => "it was replayed",
+        Waiting::Unknown => "for a reason that a later version knows",
     }
 }
 

@@ -1,11 +1,13 @@
 //! `branchline send`: events from a file or standard input to a source, in batches, several at a time. What is refused is
-//! shown with where and why, and the rest of its batch is sent all the same.
+//! shown with where and why, and the rest of its batch is sent all the same. However it ends, what was sent and what was not is told.
 
 mod answer; // What a batch was answered, event by event.
 mod batch; // JSON in, batches of events out.
+mod patience; // A router that takes nothing is asked again, for a while.
+mod totals; // What became of all events.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, IsTerminal, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,26 +16,25 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Method, StatusCode, Uri};
 use indicatif::ProgressBar;
-use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::http::{Answer, Client, NoAnswer, ProblemError, Trust};
+use super::http::{Answer, Client, NoAnswer, Trust};
+use super::plugin::units;
+use super::signals::stop_on_signal;
 use super::terminal;
 use super::{Error, runtime};
 use crate::config::{Config, SourceAuth};
 use crate::secret::Secret;
-use answer::{Answered, Fate};
+use answer::Answered;
 use batch::Batch;
+use patience::Patience;
+use totals::{Input, Totals};
 
-/// How often a batch is sent that a router can't take now.
-const TRIES_MAX: u32 = 8;
-/// The first wait where the router names none; it doubles.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait, whatever the router names.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Refused events that are shown one by one.
-const REFUSED_SHOWN_MAX: u64 = 20;
+/// How long the reading of the input may take to end after the sending has: it may wait for someone who types.
+const READING_ENDS_WITHIN: Duration = Duration::from_millis(200);
+
+const INTERRUPTED: &str = "interrupted";
 
 /// What `branchline send` can be told.
 #[derive(clap::Args)]
@@ -61,6 +62,9 @@ pub struct Options {
     /// Requests under way at one time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
+    /// For how long a router is asked again that can't be reached or takes nothing; `0s`: once only.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::parse_duration)]
+    wait: Duration,
     /// Print a JSON object for each event.
     #[arg(long)]
     json: bool,
@@ -71,10 +75,23 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let (uri, key) = target(options)?;
     let client = Client::new(key.as_ref(), &options.trust).map_err(Error::Failed)?;
     let (input, bytes) = open(&options.file)?;
+    let interrupted = stop_on_signal()?;
     let bar = terminal::progress(bytes);
-    let totals = runtime()?.block_on(send_all(options, client, uri, input, &bar))?;
+    let patience = Patience::new(options.wait, bar.clone());
+    let sending = Sending { client, uri, patience, interrupted, wait: options.wait };
+    let totals = runtime()?.block_on(send_all(options, &sending, input, &bar))?;
     bar.finish_and_clear();
     totals.conclude(options.json)
+}
+
+/// What every batch is sent with.
+struct Sending {
+    client: Client,
+    uri: Uri,
+    patience: Patience,
+    wait: Duration,
+    /// Cancelled by the first signal.
+    interrupted: CancellationToken,
 }
 
 /// Where to, and with which key.
@@ -110,6 +127,9 @@ fn target(options: &Options) -> Result<(Uri, Option<Secret>), Error> {
 /// The input, and how long it is where that is known.
 fn open(path: &std::path::Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Error> {
     if path.as_os_str() == "-" {
+        if std::io::stdin().is_terminal() {
+            anstream::eprintln!("reading events from this terminal; Ctrl-D ends them");
+        }
         return Ok((Box::new(std::io::stdin()), None));
     }
     let failed = |error| Error::Failed(format!("can't read `{}`: {error}", path.display()));
@@ -124,76 +144,127 @@ fn open(path: &std::path::Path) -> Result<(Box<dyn Read + Send>, Option<u64>), E
 /// Reads on a thread of its own, sends several batches at a time, and prints what became of each event in order.
 async fn send_all(
     options: &Options,
-    client: Client,
-    uri: Uri,
+    sending: &Sending,
     input: Box<dyn Read + Send>,
     bar: &ProgressBar,
 ) -> Result<Totals, Error> {
     // Room for one batch: what is read ahead of the requests is bounded.
     let (batches, mut waiting) = mpsc::channel(1);
-    let (events_max, read_bar) = (usize::from(options.batch), bar.clone());
-    let reading = tokio::task::spawn_blocking(move || {
-        let input = BufReader::with_capacity(1 << 16, read_bar.wrap_read(input));
-        batch::read(input, events_max, |batch| batches.blocking_send(batch).is_ok())
-    });
-    let batches = futures_util::stream::poll_fn(move |context| waiting.poll_recv(context));
+    let reading = read_on_a_thread(input, usize::from(options.batch), bar.clone(), batches)?;
     // A refusal that holds for every request ends the sending; what is under way still ends.
-    let stop = CancellationToken::new();
+    let stop = sending.interrupted.child_token();
+    let mut totals = Totals::default();
     let mut answers = Box::pin(
-        batches
+        futures_util::stream::poll_fn(|context| waiting.poll_recv(context))
             .take_until(stop.cancelled())
-            .map(|batch| send_batch(&client, &uri, batch))
+            .map(|batch| send_batch(sending, batch))
             .buffered(usize::from(options.concurrency)),
     );
-    let mut totals = Totals::default();
-    while let Some(answered) = answers.next().await {
-        if answered.is_for_all {
-            stop.cancel();
-        }
+    let mut tally = |answered: Answered| {
         for (number, fate) in answered.fates {
             totals.add(number, &fate, options.json, bar);
         }
-        bar.set_message(format!("{} accepted", totals.accepted));
+        if !answered.is_for_all {
+            bar.set_message(format!("{} accepted", totals.accepted()));
+        }
+    };
+    let mut why = None;
+    while let Some(answered) = answers.next().await {
+        if answered.is_for_all && !stop.is_cancelled() {
+            why = answered.why();
+            stop.cancel();
+        }
+        tally(answered);
     }
     drop(answers);
-    let read = reading.await.map_err(|error| Error::Failed(format!("reading the events ended badly: {error}")))?;
-    totals.fault = read.err();
+    // What was read ahead and never sent.
+    let why = why.or_else(|| stop.is_cancelled().then(|| INTERRUPTED.to_owned()));
+    waiting.close();
+    while let Some(batch) = waiting.recv().await {
+        let mut answered = Answered { is_for_all: true, ..Answered::default() };
+        answered.leave(&batch, why.as_deref().unwrap_or(INTERRUPTED), false);
+        tally(answered);
+    }
+    totals.input = match tokio::time::timeout(READING_ENDS_WITHIN, reading).await {
+        Ok(Ok(Ok(true))) => Input::Whole,
+        Ok(Ok(Err(fault))) => Input::Faulty(fault),
+        Ok(Ok(Ok(false)) | Err(_)) | Err(_) => Input::More,
+    };
+    totals.why = why;
     Ok(totals)
 }
 
-/// Sends a batch until each of its events has its answer.
-async fn send_batch(client: &Client, uri: &Uri, mut batch: Batch) -> Answered {
+/// How reading ended: whether all was handed over, or what is wrong with the input.
+type Reading = oneshot::Receiver<Result<bool, String>>;
+
+/// Nobody has to wait for the thread: it may itself wait for input that never comes.
+fn read_on_a_thread(
+    input: Box<dyn Read + Send>,
+    events_max: usize,
+    bar: ProgressBar,
+    batches: mpsc::Sender<Batch>,
+) -> Result<Reading, Error> {
+    let (ended, reading) = oneshot::channel();
+    let read = move || {
+        let input = BufReader::with_capacity(1 << 16, bar.wrap_read(input));
+        let read = batch::read(input, events_max, |batch| batches.blocking_send(batch).is_ok());
+        // Nobody wants to know any more where the sending has ended.
+        let _ = ended.send(read);
+    };
+    let thread = std::thread::Builder::new().name("reading".to_owned()).spawn(read);
+    thread.map_err(|error| Error::Failed(format!("the input can't be read: {error}")))?;
+    Ok(reading)
+}
+
+/// Sends a batch until each of its events has its answer, patience ends, or a person ends it.
+async fn send_batch(sending: &Sending, mut batch: Batch) -> Answered {
+    let Sending { client, uri, patience, interrupted, wait } = sending;
     let mut answered = Answered::default();
     let mut tries = 0;
+    // Every event has an id by now, so a batch that was stored without an answer is not stored twice.
+    let mut may_be_stored = false;
     while !batch.is_empty() {
-        tries += 1;
-        let (wait, why) = match client.request(Method::POST, uri, Some(batch.body())).await {
-            Ok(answer) if answer.status.is_success() => {
-                answered.accept(&batch, &answer);
-                break;
-            }
-            Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => {
-                // The batch was refused as a whole: without what is wrong with it, it is taken.
-                batch = answered.refuse_faulty(batch, &answer);
-                tries = 0;
-                continue;
-            }
-            Ok(answer) if is_for_now(&answer) => (answer.retry_after, answer.describe()),
-            Ok(answer) => {
-                answered.is_for_all = !matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE);
-                answered.refuse_all(&batch, &answer.describe());
-                break;
-            }
-            // Every event has an id by now, so a batch that was stored after all is not stored twice.
-            Err(error @ (NoAnswer::Unreachable(_) | NoAnswer::Broken(..))) => (None, error.to_string()),
-        };
-        if tries == TRIES_MAX {
-            answered.is_for_all = true;
-            answered.refuse_all(&batch, &format!("{why} (given up after {TRIES_MAX} tries)"));
+        if interrupted.is_cancelled() {
+            answered.leave(&batch, INTERRUPTED, may_be_stored);
             break;
         }
-        let backoff = FIRST_WAIT.saturating_mul(1 << (tries - 1));
-        tokio::time::sleep(wait.unwrap_or(backoff).min(WAIT_MAX)).await;
+        tries += 1;
+        let answer = tokio::select! {
+            answer = client.request(Method::POST, uri, Some(batch.body())) => answer,
+            () = interrupted.cancelled() => {
+                answered.leave(&batch, INTERRUPTED, true);
+                break;
+            }
+        };
+        let (asked, why, is_answer) = match answer {
+            Ok(answer) if is_for_now(&answer) => (answer.retry_after, answer.describe(), true),
+            Ok(answer) => {
+                patience.taken();
+                if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
+                    // The batch was refused as a whole: without what is wrong with it, it is taken.
+                    batch = answered.refuse_faulty(batch, &answer);
+                    tries = 0;
+                    continue;
+                }
+                answered.settle(&batch, &answer);
+                break;
+            }
+            Err(error) => {
+                may_be_stored |= matches!(error, NoAnswer::Broken(..));
+                (None, error.to_string(), false)
+            }
+        };
+        let Some(pause) = patience.pause(&why, asked, tries) else {
+            let given_up = format!("{why} (given up after {})", humantime::format_duration(*wait));
+            answered.is_for_all = true;
+            if is_answer && !may_be_stored {
+                answered.refuse_all(&batch, &given_up);
+            } else {
+                answered.leave(&batch, &given_up, may_be_stored);
+            }
+            break;
+        };
+        tokio::select! { () = tokio::time::sleep(pause) => {} () = interrupted.cancelled() => {} }
     }
     answered
 }
@@ -201,69 +272,6 @@ async fn send_batch(client: &Client, uri: &Uri, mut batch: Batch) -> Answered {
 /// Whether the same request may be taken later.
 fn is_for_now(answer: &Answer) -> bool {
     matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-}
-
-/// What became of all events.
-#[derive(Default)]
-struct Totals {
-    accepted: u64,
-    duplicates: u64,
-    refused: u64,
-    /// The only event's id, for a person who sent one.
-    last_id: Option<String>,
-    /// Why not all of the input was read.
-    fault: Option<String>,
-}
-
-impl Totals {
-    fn add(&mut self, number: u64, fate: &Fate, as_json: bool, bar: &ProgressBar) {
-        let (status, id, errors): (_, Option<&str>, &[ProblemError]) = match fate {
-            Fate::Accepted { id } => ("accepted", Some(id), &[]),
-            Fate::Duplicate { id } => ("duplicate", Some(id), &[]),
-            Fate::Refused { errors } => ("refused", None, errors),
-        };
-        match fate {
-            Fate::Accepted { .. } => self.accepted += 1,
-            Fate::Duplicate { .. } => self.duplicates += 1,
-            Fate::Refused { .. } => self.refused += 1,
-        }
-        if as_json {
-            let mut line = json!({ "event": number, "status": status });
-            match id {
-                Some(id) => line["id"] = id.into(),
-                None => line["errors"] = json!(errors),
-            }
-            bar.suspend(|| terminal::print_json_line(&line));
-            return;
-        }
-        self.last_id = id.map(str::to_owned).or(self.last_id.take());
-        if errors.is_empty() || self.refused > REFUSED_SHOWN_MAX {
-            return;
-        }
-        bar.suspend(|| {
-            anstream::eprintln!("{}", terminal::styled(terminal::BAD, format_args!("event {number} was refused:")));
-            for ProblemError { pointer, detail, .. } in errors {
-                let place = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
-                anstream::eprintln!("  {place}{detail}");
-            }
-        });
-    }
-
-    fn conclude(self, as_json: bool) -> Result<(), Error> {
-        let Self { accepted, duplicates, refused, last_id, fault } = self;
-        if !as_json {
-            match (accepted + duplicates, &last_id) {
-                (1, Some(id)) => println!("{id} {}", if accepted == 1 { "accepted" } else { "duplicate" }),
-                (_, _) => println!("{accepted} accepted, {duplicates} duplicates, {refused} refused"),
-            }
-        }
-        let sent = accepted + duplicates;
-        match fault {
-            Some(fault) => Err(Error::Failed(format!("{fault}; the {sent} events before it were sent"))),
-            None if refused > 0 => Err(Error::Failed(format!("{refused} of {} events were refused", sent + refused))),
-            None => Ok(()),
-        }
-    }
 }
 
 /// An event's JSON text.

@@ -41,7 +41,7 @@ fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Error> {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             // Both ends are logged by the reloader.
-            let _ = reloader.reload().await;
+            let _ = reloader.reload("SIGHUP").await;
         }
     });
     Ok(())

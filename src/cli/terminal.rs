@@ -85,9 +85,10 @@ impl fmt::Display for Columns {
         }
         for row in &self.rows {
             write!(f, "{:indent$}", "", indent = self.indent)?;
-            for (number, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let length = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |last| last + 1);
+            for (number, (cell, width)) in row[..length].iter().zip(&widths).enumerate() {
                 write!(f, "{}", styled(cell.style, &cell.text))?;
-                if number + 1 < row.len() {
+                if number + 1 < length {
                     write!(f, "{:pad$}", "", pad = width - cell.text.width() + GAP)?;
                 }
             }
@@ -133,7 +134,8 @@ mod tests {
         let mut columns = Columns::indented(2);
         columns.add(["name".into(), "outcome".into()]);
         columns.add([Cell::from("김철수"), Cell::new(GOOD, "delivered"), "last".into()]);
+        columns.add(["x".into(), "filtered".into(), "".into()]);
         let plain = anstream::adapter::strip_str(&columns.to_string()).to_string();
-        assert_eq!(plain, "  name    outcome\n  김철수  delivered  last\n");
+        assert_eq!(plain, "  name    outcome\n  김철수  delivered  last\n  x       filtered\n");
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn settle(context: &Context, duty: &Duty, claim: DeliveryClaim,
     // A delivery that is still parked was parked before: saying so each time would bury what happened.
     let is_news = match &outcome {
         Outcome::Scheduled { why, .. } => match why {
-            Waiting::Retry | Waiting::Detached | Waiting::Replay => true,
+            Waiting::Retry | Waiting::Detached | Waiting::Replay | Waiting::Unknown => true,
             Waiting::Parked | Waiting::Paused | Waiting::Disabled | Waiting::Breaker | Waiting::EndpointBreaker => {
                 false
             }
@@ -84,7 +84,9 @@ pub(super) fn dead_letter(
         by: None,
         at,
     };
-    context.tell_outcome(&delivery.event, outcome.outcome.as_ref().map(|outcome| (&delivery.subscription, outcome)));
+    if let Some(outcome) = &outcome.outcome {
+        context.outcome(&delivery.event, &delivery.subscription, outcome);
+    }
     (DeadLetter { delivery, reason, detail: detail.to_owned(), at }, outcome)
 }
 

@@ -17,11 +17,15 @@ use super::{Context, Snapshot, delivery};
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
 use crate::event::Event;
-use crate::filter::Match;
+use crate::filter::{Match, Wish};
 use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDelivery, Settled};
 
 /// How long an event waits for its first attempts (design.md).
 pub const DETACH_AFTER: Duration = Duration::from_millis(250);
+
+/// What is said of a delivery that may not even be wanted.
+pub(super) const MATCHING_PANICKED: &str =
+    "whether it is wanted can't be told: the route's `where` made this program panic, which is a bug of it";
 
 /// How long a delivery waits whose first step has panicked.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
@@ -35,7 +39,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let held = context.means.metrics.event_begins();
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
-    let mut end = EventEnd { at: context.means.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+    let mut end = EventEnd::new(context.means.clock.now());
 
     let snapshot = context.snapshot.load_full();
     let bodies = Arc::new(Bodies::default());
@@ -46,13 +50,17 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
             .expect("a snapshot is made with a consumer for each subscription of its routes");
         let id = DeliveryId::derive(&event, &consumer.subscription.name);
         let duty = Duty { id, event: head.clone(), consumer: Arc::clone(consumer), bodies: Arc::clone(&bodies) };
-        match found.filtered {
-            Some(reason) => {
+        match found.wish {
+            Wish::Filtered(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
                 context.outcome(&head, &duty.consumer.subscription.name, &outcome);
                 end.outcomes.push(duty.record(outcome, vec![], vec![], None, end.at));
             }
-            None => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
+            Wish::Wanted => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
+            Wish::Unknown => {
+                let name = &duty.consumer.subscription.name;
+                end.give_up(&context, &head, &event, name, DeadLetterReason::Panicked, MATCHING_PANICKED);
+            }
         }
     }
     drop(snapshot);
@@ -146,20 +154,33 @@ async fn first_step(context: &Context, duty: &Duty, event: &Arc<Event>, progress
     })
 }
 
-/// Settles an event that can't be walked: a dead letter for each subscription that wants it.
+/// Settles an event that can't be walked: a dead letter for each subscription that wants it, or may.
 pub(super) async fn bury(context: &Context, claim: EventClaim, reason: DeadLetterReason, detail: &str) {
     let event = Arc::clone(&claim.event);
     let head = EventHead::of(&event, claim.position);
-    let mut end = EventEnd { at: context.means.clock.now(), outcomes: vec![], scheduled: vec![], dead_letters: vec![] };
+    let mut end = EventEnd::new(context.means.clock.now());
     let snapshot = context.snapshot.load_full();
-    for found in matches(context, &snapshot, &event).await.into_iter().filter(|found| found.filtered.is_none()) {
-        let subscription = Arc::clone(&found.subscription.name);
-        let id = DeliveryId::derive(&event, &subscription);
-        let work = Work::Run(Arc::clone(&event));
-        let delivery = Delivery { id, event: head.clone(), subscription, attempts: vec![], work };
-        let (dead, outcome) = delivery::dead_letter(context, delivery, reason, detail);
-        end.dead_letters.push(dead);
-        end.outcomes.push(outcome);
+    // It may be the matching that can't be done. Then nobody knows who wants the event, and everybody hears of it.
+    let found = AssertUnwindSafe(matches(context, &snapshot, &event)).catch_unwind().await.unwrap_or_else(|_| {
+        let all = snapshot.routes.subscriptions().map(Arc::clone);
+        all.map(|subscription| Match { subscription, wish: Wish::Unknown }).collect()
+    });
+    for Match { subscription, wish } in found {
+        let detail = match wish {
+            Wish::Filtered(reason) => {
+                let outcome = Outcome::Filtered { reason: reason.to_string() };
+                context.outcome(&head, &subscription.name, &outcome);
+                end.outcomes.push(OutcomeRecord {
+                    subscription: Some(Arc::clone(&subscription.name)),
+                    outcome: Some(outcome),
+                    ..unmatched(&head, end.at)
+                });
+                continue;
+            }
+            Wish::Wanted => detail,
+            Wish::Unknown => MATCHING_PANICKED,
+        };
+        end.give_up(context, &head, &event, &subscription.name, reason, detail);
     }
     if end.outcomes.is_empty() {
         end.outcomes.push(unmatched(&head, end.at));
@@ -211,6 +232,28 @@ struct EventEnd {
 }
 
 impl EventEnd {
+    fn new(at: Timestamp) -> Self {
+        Self { at, outcomes: vec![], scheduled: vec![], dead_letters: vec![] }
+    }
+
+    /// Gives a delivery up that has not begun.
+    fn give_up(
+        &mut self,
+        context: &Context,
+        head: &EventHead,
+        event: &Arc<Event>,
+        subscription: &Arc<str>,
+        reason: DeadLetterReason,
+        detail: &str,
+    ) {
+        let (id, work) = (DeliveryId::derive(event, subscription), Work::Run(Arc::clone(event)));
+        let subscription = Arc::clone(subscription);
+        let delivery = Delivery { id, event: head.clone(), subscription, attempts: vec![], work };
+        let (dead, outcome) = delivery::dead_letter(context, delivery, reason, detail);
+        self.dead_letters.push(dead);
+        self.outcomes.push(outcome);
+    }
+
     fn add(&mut self, context: &Context, duty: &Duty, conclusion: Conclusion) {
         let Conclusion { outcome, attempts, notes, by, rest } = conclusion;
         self.at = context.means.clock.now();

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::advance::{Conclusion, Duty, Rest, step};
+use super::event::MATCHING_PANICKED;
 use super::{Means, Snapshot, Transport};
 use crate::clock::Clock;
-use crate::delivery::{Attempt, AttemptResult, DeliveryId, EventHead, Outcome, PluginFaultKind, PluginNote, Work};
+use crate::delivery::{
+    Attempt, AttemptResult, DeadLetterReason, DeliveryId, EventHead, Outcome, PluginFaultKind, PluginNote, Work,
+};
 use crate::event::{Event, Position};
+use crate::filter::Wish;
 use crate::metrics::Metrics;
 use crate::plugin::PluginHost;
 
@@ -46,8 +50,15 @@ pub async fn rehearse(
     let mut ends = Vec::new();
     for found in snapshot.routes.matches(event) {
         let subscription = Arc::clone(&found.subscription.name);
-        if let Some(reason) = found.filtered {
-            let outcome = Outcome::Filtered { reason: reason.to_string() };
+        let unwanted = match found.wish {
+            Wish::Wanted => None,
+            Wish::Filtered(reason) => Some(Outcome::Filtered { reason: reason.to_string() }),
+            Wish::Unknown => {
+                let (reason, detail) = (DeadLetterReason::Panicked, MATCHING_PANICKED.to_owned());
+                Some(Outcome::DeadLetter { reason, detail })
+            }
+        };
+        if let Some(outcome) = unwanted {
             ends.push(Rehearsed { subscription, outcome, attempts: vec![], notes: vec![] });
             continue;
         }

@@ -10,6 +10,7 @@ mod foresight; // What is wrong with an expression whatever the event.
 mod fuzz;
 mod pattern; // Event-type patterns and their index.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use condition::{Condition, ConditionError};
@@ -35,6 +36,8 @@ struct CompiledRoute {
     sources: Vec<Arc<str>>,
     condition: Option<Condition>,
     subscriptions: Vec<Arc<Subscription>>,
+    #[cfg(test)]
+    panics: bool,
 }
 
 /// A route that can't be compiled.
@@ -72,8 +75,26 @@ pub struct Candidates(Vec<usize>);
 pub struct Match {
     /// The subscription.
     pub subscription: Arc<Subscription>,
-    /// Why the route's `where` keeps the event from it; `None` when it wants the event.
-    pub filtered: Option<Arc<str>>,
+    /// Whether it wants the event.
+    pub wish: Wish,
+}
+
+impl Match {
+    /// Whether the subscription wants the event.
+    pub fn is_wanted(&self) -> bool {
+        self.wish == Wish::Wanted
+    }
+}
+
+/// Whether a subscription wants an event that fits its route's patterns and sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It does.
+    Wanted,
+    /// The route's `where` keeps the event from it, for this reason.
+    Filtered(Arc<str>),
+    /// It can't be told: the `where` made this program panic, and would again. The panic itself is in the log.
+    Unknown,
 }
 
 impl RouteTable {
@@ -106,6 +127,8 @@ impl RouteTable {
                 sources: route.sources.clone(),
                 condition,
                 subscriptions: route.subscriptions.clone(),
+                #[cfg(test)]
+                panics: false,
             });
         }
         if errors.is_empty() { Ok(table) } else { Err(errors) }
@@ -130,15 +153,20 @@ impl RouteTable {
             if !route.takes_from(&event.source) {
                 continue;
             }
-            let filtered = route.condition.as_ref().and_then(|condition| condition.refuses(&variables));
+            let wish = route.wish(&variables);
             matches.extend(
                 route
                     .subscriptions
                     .iter()
-                    .map(|subscription| Match { subscription: Arc::clone(subscription), filtered: filtered.clone() }),
+                    .map(|subscription| Match { subscription: Arc::clone(subscription), wish: wish.clone() }),
             );
         }
         matches
+    }
+
+    /// Every subscription, for an event that can't be matched at all.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.routes.iter().flat_map(|route| &route.subscriptions)
     }
 
     /// Whether matching the event may take long enough to hold others up.
@@ -149,13 +177,37 @@ impl RouteTable {
 }
 
 impl CompiledRoute {
+    /// A condition that panics concerns its own route alone.
+    fn wish(&self, variables: &Variables<'_>) -> Wish {
+        let Some(condition) = &self.condition else { return Wish::Wanted };
+        let refuses = || {
+            #[cfg(test)]
+            assert!(!self.panics, "this condition is told to panic");
+            condition.refuses(variables)
+        };
+        match catch_unwind(AssertUnwindSafe(refuses)) {
+            Ok(None) => Wish::Wanted,
+            Ok(Some(reason)) => Wish::Filtered(reason),
+            Err(_) => Wish::Unknown,
+        }
+    }
+
     fn takes_from(&self, source: &str) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|own| **own == *source)
     }
 }
 
 #[cfg(test)]
-mod tests {
+impl RouteTable {
+    /// Has the condition of a subscription's route panic from here on.
+    pub(crate) fn have_panic(&mut self, subscription: &str) {
+        let named = |route: &&mut CompiledRoute| route.subscriptions.iter().any(|own| *own.name == *subscription);
+        self.routes.iter_mut().find(named).expect("there is one").panics = true;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -163,7 +215,7 @@ mod tests {
     use crate::event;
     use crate::route::{OnError, RetrySchedule};
 
-    pub(super) fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
+    pub(crate) fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
         let endpoint = Arc::new(Endpoint {
             name: "endpoint".into(),
             url: EndpointUrl::parse("https://example.com/").unwrap(),
@@ -198,7 +250,14 @@ mod tests {
         table
             .matches(event)
             .into_iter()
-            .map(|m| format!("{}{}", if m.filtered.is_some() { "-" } else { "+" }, m.subscription.name))
+            .map(|m| {
+                let sign = match m.wish {
+                    Wish::Wanted => '+',
+                    Wish::Filtered(_) => '-',
+                    Wish::Unknown => '?',
+                };
+                format!("{sign}{}", m.subscription.name)
+            })
             .collect()
     }
 
@@ -215,6 +274,17 @@ mod tests {
         assert_eq!(wanted(&table, &order(10_000)), ["+all", "+big"]);
         assert_eq!(wanted(&table, &order(9_999)), ["+all", "-big"]);
         assert_eq!(wanted(&table, &event::sample("e", "user.created", "{}")), ["+all", "+users"]);
+    }
+
+    #[test]
+    fn a_condition_that_panics_concerns_its_route_alone() {
+        let mut table = RouteTable::compile(&[
+            route("ill", &["**"], &[], Some("payload.amount >= 1")),
+            route("well", &["**"], &[], Some("payload.amount >= 1")),
+        ])
+        .unwrap();
+        table.have_panic("ill");
+        assert_eq!(wanted(&table, &event::sample("e", "order.created", r#"{"amount":1}"#)), ["?ill", "+well"]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The pooled connections: those that endpoints share, and those of each that wants something of TLS for itself.
+//! The pooled connections, by where they lead and what of TLS they are made with. A reload gives those up that no endpoint
+//! uses any more.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::{Authority, Scheme};
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,7 +17,7 @@ use super::connect::Connector;
 use super::resolve::Resolve;
 use crate::endpoint::Endpoint;
 use crate::http2;
-use crate::tls::{self, EndpointTls};
+use crate::tls::{self, EndpointTls, Fingerprint};
 
 /// An idle connection is closed after this.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -33,18 +35,28 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 type HttpClient = Client<Connector, Full<Bytes>>;
 
 pub(super) struct Clients {
-    shared: HttpClient,
-    /// By endpoint.
-    own: Mutex<HashMap<Arc<str>, Own>>,
+    pools: RwLock<HashMap<Way, HttpClient>>,
     connector: Connector,
     roots: RootCertStore,
 }
 
-/// The connections of one endpoint.
-struct Own {
-    /// As it was when they were made. A reload may have changed it since.
-    tls: Arc<EndpointTls>,
-    client: HttpClient,
+/// Where connections lead, and what of TLS they are made with. Endpoints of one way share its connections.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Way {
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    tls: Option<Fingerprint>,
+}
+
+impl Way {
+    fn to(endpoint: &Endpoint) -> Self {
+        let uri = endpoint.url.uri();
+        Self {
+            scheme: uri.scheme().cloned(),
+            authority: uri.authority().cloned(),
+            tls: endpoint.tls.as_ref().map(|tls| tls.fingerprint()),
+        }
+    }
 }
 
 impl Clients {
@@ -57,7 +69,7 @@ impl Clients {
     ) -> Result<Self, tls::Error> {
         let usual = EndpointTls::read(None, None, false)?;
         let connector = Connector { allowed, resolver, tls: config(&usual, &roots)?, answer_bytes_max };
-        Ok(Self { shared: client(connector.clone()), own: Mutex::default(), connector, roots })
+        Ok(Self { pools: RwLock::default(), connector, roots })
     }
 
     /// Begins to send a request.
@@ -66,17 +78,20 @@ impl Clients {
         endpoint: &Endpoint,
         request: http::Request<Full<Bytes>>,
     ) -> Result<ResponseFuture, tls::Error> {
-        let Some(tls) = &endpoint.tls else { return Ok(self.shared.request(request)) };
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = own.get(&endpoint.name)
-            && Arc::ptr_eq(&own.tls, tls)
-        {
-            return Ok(own.client.request(request));
+        let way = Way::to(endpoint);
+        if let Some(client) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&way) {
+            return Ok(client.request(request));
         }
-        let client = client(self.connector(endpoint)?);
-        let answering = client.request(request);
-        own.insert(Arc::clone(&endpoint.name), Own { tls: Arc::clone(tls), client });
-        Ok(answering)
+        let fresh = client(self.connector(endpoint)?);
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(pools.entry(way).or_insert(fresh).request(request))
+    }
+
+    /// Gives up the idle connections of all other endpoints; those with a request under way end with it.
+    pub(super) fn keep_only<'e>(&self, endpoints: impl Iterator<Item = &'e Endpoint>) {
+        let ways: HashSet<Way> = endpoints.map(Way::to).collect();
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|way, _| ways.contains(way));
     }
 
     /// What connects to an endpoint.

@@ -142,6 +142,11 @@ impl Sender {
         }
     }
 
+    /// Gives up connections that lead to none of these endpoints. What is under way on one still ends well.
+    pub fn keep_connections_of<'e>(&self, endpoints: impl Iterator<Item = &'e Endpoint>) {
+        self.clients.keep_only(endpoints);
+    }
+
     /// Makes the attempt `number` to bring `request` to `endpoint`. Ends within the endpoint's timeout.
     ///
     /// Once a head is here the attempt is answered, whatever becomes of the body.

@@ -218,7 +218,7 @@ fn damaged(what: &'static str, detail: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{AttemptResult, PluginFaultKind};
+    use crate::delivery::{AttemptResult, PluginFaultKind, SendErrorKind, Waiting};
     use crate::event::{self, Position};
 
     fn delivery(work: Work) -> Delivery {
@@ -272,6 +272,31 @@ mod tests {
             };
             assert_eq!(decode_dead_letter(&encode_dead_letter(&letter).into()).unwrap(), letter);
         }
+    }
+
+    #[test]
+    fn words_of_later_versions_are_read_as_unknown_and_what_stands_beside_them_is_kept() {
+        let event = event::sample("evt_1", "order.created", "[1]");
+        let letter = DeadLetter {
+            delivery: delivery(Work::Run(Arc::new(event))),
+            reason: DeadLetterReason::Panicked,
+            detail: "said in words".into(),
+            at: Timestamp::from_millis(11),
+        };
+        let mut later = encode_dead_letter(&letter);
+        for (word, newer) in [("\"panicked\"", "\"melted!!\""), ("\"trap\"", "\"gone\"")] {
+            let at = later.windows(word.len()).position(|part| part == word.as_bytes()).unwrap();
+            later[at..at + word.len()].copy_from_slice(newer.as_bytes());
+        }
+        let read = decode_dead_letter(&later.into()).unwrap();
+        assert_eq!((read.reason, &*read.detail, read.at), (DeadLetterReason::Unknown, "said in words", letter.at));
+        let AttemptResult::PluginFailed { error, detail, .. } = &read.delivery.attempts[0].result else {
+            unreachable!()
+        };
+        assert_eq!((*error, &**detail), (PluginFaultKind::Unknown, "wasm trap: unreachable"));
+        assert_eq!(read.delivery.work, letter.delivery.work);
+        assert_eq!(serde_json::from_str::<Waiting>("\"queueing\"").unwrap(), Waiting::Unknown);
+        assert_eq!(serde_json::from_str::<SendErrorKind>("\"quic\"").unwrap(), SendErrorKind::Unknown);
     }
 
     #[test]

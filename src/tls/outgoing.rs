@@ -2,7 +2,7 @@
 //! (told at start) no check at all. The files are read with the config, so a reload reads them again.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,8 +10,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
 
-use super::{Error, VERSIONS, add_authorities, certified, provider};
+use super::{Error, VERSIONS, add_authorities, bytes, certified, provider};
 
 /// `[endpoints.NAME.tls]`, read.
 pub struct EndpointTls {
@@ -21,7 +22,12 @@ pub struct EndpointTls {
     authorities: RootCertStore,
     /// `insecure`.
     is_insecure: bool,
+    fingerprint: Fingerprint,
 }
+
+/// Tells whether two endpoints want the same of TLS, whenever each was read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
 
 impl fmt::Debug for EndpointTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,12 +38,18 @@ impl fmt::Debug for EndpointTls {
 impl EndpointTls {
     /// Reads the files.
     pub fn read(own: Option<(PathBuf, PathBuf)>, ca: Option<PathBuf>, is_insecure: bool) -> Result<Self, Error> {
+        let fingerprint = Fingerprint::of(own.as_ref(), ca.as_deref(), is_insecure)?;
         let own = own.map(|(cert, key)| certified(&cert, &key)).transpose()?;
         let mut authorities = RootCertStore::empty();
         if let Some(ca) = ca {
             add_authorities(&mut authorities, &ca)?;
         }
-        Ok(Self { own: own.map(|own| Arc::new(own.into())), authorities, is_insecure })
+        Ok(Self { own: own.map(|own| Arc::new(own.into())), authorities, is_insecure, fingerprint })
+    }
+
+    /// What it is made of.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// For connections to the endpoint. `usual` are the authorities that are trusted anyway.
@@ -55,6 +67,21 @@ impl EndpointTls {
             Some(own) => builder.with_client_cert_resolver(Arc::clone(own) as _),
             None => builder.with_no_client_auth(),
         })
+    }
+}
+
+impl Fingerprint {
+    fn of(own: Option<&(PathBuf, PathBuf)>, ca: Option<&Path>, is_insecure: bool) -> Result<Self, Error> {
+        let (cert, key) = own.map(|(cert, key)| (cert.as_path(), key.as_path())).unzip();
+        let mut hash = Sha256::new();
+        hash.update([u8::from(is_insecure)]);
+        for file in [cert, key, ca] {
+            // The length of each, so that none runs into the next.
+            let content = file.map(bytes).transpose()?.unwrap_or_default();
+            hash.update(content.len().to_le_bytes());
+            hash.update(content);
+        }
+        Ok(Self(hash.finalize().into()))
     }
 }
 

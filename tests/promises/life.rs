@@ -18,8 +18,11 @@ use branchline::metrics::Metrics;
 use branchline::plugin::PluginHost;
 use branchline::route::{OnError, RetrySchedule, Route, Subscription};
 use branchline::store::embedded::EmbeddedStore;
+use branchline::store::redis::{RedisOptions, RedisStore};
 use branchline::store::{Store, StoreOptions};
 use tokio_util::sync::CancellationToken;
+
+use crate::support::redis_server::RedisServer;
 
 /// Answers from a list, the last one for ever, and remembers when it was asked and what it was given.
 struct Script {
@@ -90,47 +93,27 @@ async fn live_for(
     let clock = Clock::starting_at(Timestamp::from_millis(1_736_937_000_000));
     let store: Arc<dyn Store> =
         Arc::new(EmbeddedStore::open(folder.path(), StoreOptions::default(), clock).await.unwrap());
-    let endpoint = Arc::new(Endpoint {
-        name: "endpoint".into(),
-        url: EndpointUrl::parse("https://endpoint.example/").unwrap(),
-        signing_keys: vec![],
-        timeout: Duration::from_secs(3),
-        connect_timeout: Duration::from_secs(3),
-        max_in_flight: 4,
-        breaker: None,
-        rate: None,
-        headers: vec![],
-        format: BodyFormat::Envelope,
-        retry: None,
-        tls: None,
-    });
-    let subscriptions: Vec<_> = names
-        .iter()
-        .map(|name| {
-            Arc::new(Subscription {
-                name: (*name).into(),
-                route: "route".into(),
-                endpoint: Arc::clone(&endpoint),
-                plugins: vec![],
-                on_error: OnError::default(),
-                retry: RetrySchedule::default(),
-            })
-        })
-        .collect();
-    let routes = RouteTable::compile(&[Route {
-        name: "route".into(),
-        sources: vec![],
-        patterns: vec!["**".into()],
-        condition: None,
-        subscriptions: subscriptions.clone(),
-    }])
-    .unwrap();
+    let endpoint = endpoint();
+    let subscriptions: Vec<_> = names.iter().map(|name| subscription(name, &endpoint)).collect();
+    let routes = route_to(&subscriptions);
     let endpoint = EndpointState::new(endpoint);
     let consumers = subscriptions.into_iter().map(|subscription| {
         let endpoint = endpoint.clone();
         Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() }
     });
     let snapshot = Snapshot::new(1, routes, consumers.collect());
+    walk(store, snapshot, clock, panics, answers, names.len()).await
+}
+
+/// Walks one event by a snapshot until it has so many final outcomes.
+async fn walk(
+    store: Arc<dyn Store>,
+    snapshot: Snapshot,
+    clock: Clock,
+    panics: Range<usize>,
+    answers: Vec<AttemptResult>,
+    ends: usize,
+) -> (Vec<(Timestamp, u32, DeliveryId, bytes::Bytes)>, Vec<Outcome>) {
     let script = Arc::new(Script { clock, answers, panics, begun: AtomicUsize::new(0), requests: Mutex::default() });
     let metrics = Metrics::default();
     let plugins = Arc::new(PluginHost::start(&Sandbox { threads: 1, cache: None }, metrics.clone()).unwrap());
@@ -161,22 +144,65 @@ async fn live_for(
         traceparent: String::new(),
     };
     store.append(vec![event]).await.unwrap();
-    let outcomes = final_outcomes(&*store, names.len()).await;
+    let outcomes = final_outcomes(&*store, ends).await;
     stop.cancel();
     assert!(running.await.unwrap(), "the dispatcher finishes what is in flight");
     store.close().await.unwrap();
     (script.requests.lock().unwrap().clone(), outcomes)
 }
 
+fn endpoint() -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        name: "endpoint".into(),
+        url: EndpointUrl::parse("https://endpoint.example/").unwrap(),
+        signing_keys: vec![],
+        timeout: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(3),
+        max_in_flight: 4,
+        breaker: None,
+        rate: None,
+        headers: vec![],
+        format: BodyFormat::Envelope,
+        retry: None,
+        tls: None,
+    })
+}
+
+fn subscription(name: &str, endpoint: &Arc<Endpoint>) -> Arc<Subscription> {
+    Arc::new(Subscription {
+        name: name.into(),
+        route: "route".into(),
+        endpoint: Arc::clone(endpoint),
+        plugins: vec![],
+        on_error: OnError::default(),
+        retry: RetrySchedule::default(),
+    })
+}
+
+/// A route that takes every event.
+fn route_to(subscriptions: &[Arc<Subscription>]) -> RouteTable {
+    RouteTable::compile(&[Route {
+        name: "route".into(),
+        sources: vec![],
+        patterns: vec!["**".into()],
+        condition: None,
+        subscriptions: subscriptions.to_vec(),
+    }])
+    .unwrap()
+}
+
 /// Waits on paused time: an hour of it passes in no time.
 async fn final_outcomes(store: &dyn Store, count: usize) -> Vec<Outcome> {
+    // On real time there is nothing that takes as long.
+    let is_paused = tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread;
+    let pause = if is_paused { Duration::from_secs(60) } else { Duration::from_millis(100) };
     for _ in 0..2_000 {
         let (records, _) = store.outcomes(None, 100).await.unwrap();
         let ended: Vec<_> = records.into_iter().filter_map(|record| record.outcome).filter(Outcome::is_final).collect();
         if ended.len() >= count {
             return ended;
         }
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(pause).await;
     }
     panic!("no final outcome after a day and a third");
 }
@@ -256,4 +282,31 @@ async fn what_panics_each_time_becomes_a_dead_letter() {
     let (requests, outcome) = live_and_panic_after(1, vec![answered(500, None)]).await;
     assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Panicked, .. }), "{outcome:?}");
     assert_eq!(requests.len(), 1);
+}
+
+/// By a generation whose routes name what it does not have: the walk panics before anything is begun, whenever it is made.
+async fn walk_that_can_not_begin(store: Arc<dyn Store>, clock: Clock) {
+    let routes = route_to(&[subscription("first", &endpoint()), subscription("second", &endpoint())]);
+    let snapshot = Snapshot::new(1, routes, vec![]);
+    let (requests, outcomes) = walk(store, snapshot, clock, 0..0, vec![answered(200, None)], 2).await;
+    assert_eq!(requests.len(), 0);
+    for outcome in outcomes {
+        assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadLetterReason::Panicked, .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_can_not_be_walked_at_all_ends_as_dead_letters_in_the_embedded_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::starting_at(Timestamp::from_millis(1_736_937_000_000));
+    let store = EmbeddedStore::open(folder.path(), StoreOptions::default(), clock).await.unwrap();
+    walk_that_can_not_begin(Arc::new(store), clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_can_not_be_walked_at_all_ends_as_dead_letters_in_redis() {
+    let server = RedisServer::start("always");
+    let store = RedisStore::open(server.target(), RedisOptions::default()).await.unwrap();
+    let ended = walk_that_can_not_begin(Arc::new(store), Clock::system());
+    tokio::time::timeout(Duration::from_secs(90), ended).await.expect("it ends");
 }

@@ -2,9 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
 
 use crate::support::eventually;
 use crate::support::receiver::Receiver;
@@ -113,4 +119,62 @@ async fn a_change_of_the_files_is_read_by_itself_where_that_is_asked_for() {
     router.write_sections("", WATCH, "[endpoint.x]\n");
     let shown = generation("lastFault").await;
     assert!(shown.contains("\"generation\":2"), "{shown}");
+}
+
+/// A receiver that answers and counts its connections: those made, and those that are open.
+async fn counting() -> (String, Arc<[AtomicUsize; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+    let shared = Arc::clone(&counts);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counts = Arc::clone(&shared);
+            for count in &*counts {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            tokio::spawn(async move {
+                let answer = service_fn(|request: Request<Incoming>| async move {
+                    request.into_body().collect().await?;
+                    Ok::<_, hyper::Error>(Response::new(String::new()))
+                });
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+                counts[1].fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (url, counts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_closes_the_connections_of_endpoints_that_are_gone_and_no_others() {
+    let ((stays, of_stays), (goes, of_goes)) = (counting().await, counting().await);
+    let config = |urls: &[(&str, &str)]| {
+        let mut text = "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n".to_owned();
+        for (name, url) in urls {
+            text.push_str(&format!(
+                "[endpoints.{name}]\nurl = \"{url}\"\n[[routes]]\nname = \"{name}\"\nevents = [\"**\"]\n\
+                 subscriptions = [{{ name = \"{name}\", endpoint = \"{name}\" }}]\n"
+            ));
+        }
+        text
+    };
+    let mut router = RouterProcess::new("file:{folder}/data", &config(&[("stays", &stays), ("goes", &goes)]));
+    router.start().await;
+    let open = |counts: &[AtomicUsize; 2]| counts[1].load(Ordering::SeqCst);
+    router.post("application/json", r#"{"eventType":"a.b","payload":1}"#).await.unwrap();
+    eventually("both have a connection", PATIENCE, async || {
+        (open(&of_stays) == 1 && open(&of_goes) == 1).then_some(())
+    })
+    .await;
+    router.write_config(&config(&[("stays", &stays)]));
+    assert_eq!(router.post_admin("/api/v1/reload").await.0, StatusCode::OK);
+    eventually("one is closed", PATIENCE, async || (open(&of_goes) == 0).then_some(())).await;
+    router.post("application/json", r#"{"eventType":"a.b","payload":2}"#).await.unwrap();
+    eventually("all is delivered", PATIENCE, async || {
+        let (_, metrics) = router.get("/metrics").await?;
+        metrics.contains("branchline_outcomes_total{subscription=\"stays\",outcome=\"delivered\"} 2").then_some(())
+    })
+    .await;
+    assert_eq!(of_stays[0].load(Ordering::SeqCst), 1, "by the same connection as before");
 }

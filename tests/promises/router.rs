@@ -255,13 +255,37 @@ async fn a_reload_swaps_the_config_and_a_bad_one_never_replaces_a_good_one() {
     send(&router, "evt_2").await;
     arrived(&receiver, "/second", 1).await;
 
-    router.write_config("[endpoint.x]\nurl = \"https://example.com/\"\n");
+    router.write_config("[endpoint.x]\nurl = \"https://example.com/\"\n[[routes]]\n");
     let (status, answer) = router.post_admin("/api/v1/reload").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&problem["status"], &problem["generation"]), (&422.into(), &2.into()), "{problem:#}");
+    let errors = problem["errors"].as_array().unwrap();
+    assert!(errors.len() > 1 && errors.iter().all(|error| error["line"].is_u64()), "{problem:#}");
+    assert!(errors[0]["detail"].as_str().unwrap().contains("did you mean `endpoints`"), "{problem:#}");
     // The line is that of the fixture's own text before it; `config::mistakes` holds exact places.
     assert!(answer.contains("branchline.toml:") && answer.contains("did you mean `endpoints`"), "{answer}");
     let (_, shown) = router.get("/api/v1/config").await.unwrap();
     assert!(shown.contains("\"generation\":2") && shown.contains("lastFault"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["loadedAt"].as_str().unwrap().ends_with('Z'), "{shown}");
+    router.hang_up();
+    let audit = eventually("both are in the audit log", PATIENCE, async || {
+        let (_, audit) = router.get("/api/v1/audit?limit=3").await?;
+        let audit: serde_json::Value = serde_json::from_str(&audit).unwrap();
+        (audit["entries"].as_array()?.len() == 3).then_some(audit["entries"].clone())
+    })
+    .await;
+    for (place, who) in [(0, "SIGHUP"), (1, "loopback")] {
+        let entry = &audit[place];
+        assert_eq!((&entry["who"], &entry["action"]), (&who.into(), &"reload".into()), "{audit:#}");
+        let detail = entry["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with("not reloaded, generation 2 stays in use: ") && detail.contains(".toml:"),
+            "{audit:#}"
+        );
+    }
+    assert_eq!(audit[2]["detail"], "generation 2 is in use", "{audit:#}");
     send(&router, "evt_3").await;
     arrived(&receiver, "/second", 2).await;
 

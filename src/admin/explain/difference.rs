@@ -80,7 +80,7 @@ enum Then<'a> {
 }
 
 impl<'a> Then<'a> {
-    /// None where the record does not tell: nothing had run, or the subscription was gone.
+    /// None where the record does not tell: nothing had run, the subscription was gone, or a later version wrote it.
     fn of(record: &'a OutcomeRecord) -> Option<Self> {
         let by_attempt = || {
             record.attempts.last().map(|last| match &last.result {
@@ -94,7 +94,8 @@ impl<'a> Then<'a> {
             Outcome::Dropped { plugin, reason } => Some(Self::Dropped(plugin, reason)),
             Outcome::DeadLetter { reason: DeadLetterReason::Plugin, detail } => Some(Self::GivenUp(detail)),
             Outcome::DeadLetter {
-                reason: DeadLetterReason::SubscriptionRemoved | DeadLetterReason::Panicked, ..
+                reason: DeadLetterReason::SubscriptionRemoved | DeadLetterReason::Panicked | DeadLetterReason::Unknown,
+                ..
             } => None,
             Outcome::DeadLetter {
                 reason: DeadLetterReason::Exhausted | DeadLetterReason::Gone | DeadLetterReason::NotRetryable,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::StrDeserializer;
+use serde::de::{Error as _, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::times::Time;
 use super::views::{AttemptView, EventOfDelivery, WorkView};
@@ -22,7 +24,7 @@ pub struct DeadLettersQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
     /// Given up for this reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "known_reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadLetterReason>,
     /// Of events of this type; `order.*` and `order.**` as in routes.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -86,6 +88,20 @@ impl DeadLetterView {
             attempts: delivery.attempts.iter().map(AttemptView::of).collect(),
             work: WorkView::of(&delivery.work, with_body),
         }
+    }
+}
+
+/// What is said of a reason that is none.
+pub const REASONS: &str =
+    "must be `exhausted`, `gone`, `plugin`, `not-retryable`, `subscription-removed` or `panicked`";
+
+/// What is stored may have a word of a later version; a question with one is a slip of the pen.
+fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DeadLetterReason>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let read: StrDeserializer<'_, D::Error> = word.as_str().into_deserializer();
+    match DeadLetterReason::deserialize(read)? {
+        DeadLetterReason::Unknown => Err(D::Error::custom(format!("`reason` {REASONS}, not `{word}`"))),
+        known => Ok(Some(known)),
     }
 }
 
@@ -159,4 +175,18 @@ pub(super) fn missing(id: &DeliveryId) -> Error {
     Error::NotFound(format!(
         "there is no dead letter `{id}`: it was replayed or discarded, or it is older than the store's `retention`"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_names_reasons_that_are_known_although_records_may_have_others() {
+        let read = serde_urlencoded::from_str::<DeadLettersQuery>;
+        assert_eq!(read("reason=panicked").unwrap().reason, Some(DeadLetterReason::Panicked));
+        assert_eq!(read("").unwrap(), DeadLettersQuery::default());
+        let refused = read("reason=tired").unwrap_err().to_string();
+        assert!(refused.contains("`tired`") && refused.contains("`exhausted`"), "{refused}");
+    }
 }

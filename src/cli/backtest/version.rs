@@ -131,7 +131,7 @@ impl Version {
     pub async fn decide(&self, event: &Arc<Event>) -> Decided {
         let unmatched = Decided { decision: Decision::Unmatched, plugins_took: None };
         let Some(snapshot) = &self.snapshot else { return unmatched };
-        let is_it = |found: &Match| found.filtered.is_none() && found.subscription.name == self.name;
+        let is_it = |found: &Match| found.is_wanted() && found.subscription.name == self.name;
         let is_wanted = snapshot.routes.matches(event).iter().any(is_it);
         let Some(consumer) = snapshot.consumer(&self.name).filter(|_| is_wanted) else { return unmatched };
         let format = consumer.endpoint.endpoint.format;

@@ -151,6 +151,7 @@ fn describe(record: &OutcomeRecord, outcome: &Outcome) -> String {
         Outcome::Scheduled { why: Waiting::Disabled, .. } => "waits: its endpoint is disabled".to_owned(),
         Outcome::Scheduled { why: Waiting::Detached, .. } => "its first attempt takes long; it goes on".to_owned(),
         Outcome::Scheduled { why: Waiting::Replay, .. } => "replayed".to_owned(),
+        Outcome::Scheduled { why: Waiting::Unknown, .. } => "waits".to_owned(),
         Outcome::Filtered { reason } | Outcome::Discarded { reason } => reason.clone(),
         Outcome::Dropped { plugin, reason } => format!("by plugin `{plugin}`: {reason}"),
         Outcome::DeadLetter { reason: DeadLetterReason::Exhausted, detail } => detail.clone(),

@@ -1,5 +1,6 @@
 //! What a batch was answered, event by event.
 
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::batch::Batch;
@@ -13,6 +14,23 @@ pub enum Fate {
     Duplicate { id: String },
     /// It is not stored, and why.
     Refused { errors: Vec<ProblemError> },
+    /// No router was asked, or none answered that it is there.
+    Unsent { why: String },
+    /// It was sent and not answered: it may be stored.
+    Unanswered { why: String },
+}
+
+impl Fate {
+    /// The word for programs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } => "accepted",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Refused { .. } => "refused",
+            Self::Unsent { .. } => "unsent",
+            Self::Unanswered { .. } => "unanswered",
+        }
+    }
 }
 
 /// What became of a batch.
@@ -36,8 +54,17 @@ struct Status {
 }
 
 impl Answered {
+    /// The batch has its answer, which is no refusal of single events.
+    pub fn settle(&mut self, batch: &Batch, answer: &Answer) {
+        if answer.status.is_success() {
+            return self.accept(batch, answer);
+        }
+        self.is_for_all = !matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE);
+        self.refuse_all(batch, &answer.describe());
+    }
+
     /// The batch is stored; `answer` says under which ids, and which events were stored before.
-    pub fn accept(&mut self, batch: &Batch, answer: &Answer) {
+    fn accept(&mut self, batch: &Batch, answer: &Answer) {
         let statuses = serde_json::from_slice::<Statuses>(&answer.body).map(|answer| answer.events);
         match statuses {
             Ok(statuses) if statuses.len() == batch.events.len() => {
@@ -81,6 +108,23 @@ impl Answered {
             let error = ProblemError { pointer: String::new(), detail: why.to_owned(), index: None };
             self.add(*number, Fate::Refused { errors: vec![error] });
         }
+    }
+
+    /// The batch is given up without an answer.
+    pub fn leave(&mut self, batch: &Batch, why: &str, may_be_stored: bool) {
+        for (number, _) in &batch.events {
+            let why = why.to_owned();
+            self.add(*number, if may_be_stored { Fate::Unanswered { why } } else { Fate::Unsent { why } });
+        }
+    }
+
+    /// Why the first of those is not stored that are not.
+    pub fn why(&self) -> Option<String> {
+        self.fates.iter().find_map(|(_, fate)| match fate {
+            Fate::Accepted { .. } | Fate::Duplicate { .. } => None,
+            Fate::Refused { errors } => errors.first().map(|error| error.detail.clone()),
+            Fate::Unsent { why } | Fate::Unanswered { why } => Some(why.clone()),
+        })
     }
 
     fn add(&mut self, number: u64, fate: Fate) {

@@ -51,8 +51,9 @@ impl Batch {
     }
 }
 
-/// Reads events and hands them over in batches, until `hand_over` says that nobody takes them any more. The error is a sentence for people.
-pub fn read(input: impl Read, events_max: usize, mut hand_over: impl FnMut(Batch) -> bool) -> Result<(), String> {
+/// Reads events and hands them over in batches, until `hand_over` says that nobody takes them any more. Gives whether all were
+/// handed over; the error is a sentence for people.
+pub fn read(input: impl Read, events_max: usize, mut hand_over: impl FnMut(Batch) -> bool) -> Result<bool, String> {
     let mut gathering = Gathering { events_max, batch: Batch::new(), count: 0, hand_over: &mut hand_over };
     let mut documents = serde_json::Deserializer::from_reader(input).into_iter::<Document>();
     for document in &mut documents {
@@ -67,12 +68,11 @@ pub fn read(input: impl Read, events_max: usize, mut hand_over: impl FnMut(Batch
         };
         for event in document.0 {
             if !gathering.add(&event) {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
-    gathering.flush();
-    Ok(())
+    Ok(gathering.flush())
 }
 
 struct Gathering<'a> {
@@ -139,7 +139,7 @@ impl<'de> Deserialize<'de> for Document {
 mod tests {
     use super::*;
 
-    fn batches(input: &str, events_max: usize) -> (Vec<Vec<u64>>, Vec<String>, Result<(), String>) {
+    fn batches(input: &str, events_max: usize) -> (Vec<Vec<u64>>, Vec<String>, Result<bool, String>) {
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
         let done = read(input.as_bytes(), events_max, |batch| {
             numbers.push(batch.events.iter().map(|(number, _)| *number).collect());
@@ -160,7 +160,7 @@ mod tests {
             (" [ ] ".to_owned(), vec![]),
         ] {
             let (numbers, texts, done) = batches(&input, 2);
-            assert_eq!((numbers, done), (expected, Ok(())), "{input}");
+            assert_eq!((numbers, done), (expected, Ok(true)), "{input}");
             assert!(texts.iter().all(|text| text == one), "{texts:?}");
         }
     }

@@ -221,15 +221,15 @@ pub(super) fn find(
     Ok(None)
 }
 
-/// Removes the segments all of whose events were trimmed, up to number `last`.
-pub(super) fn trim(connection: &Connection, last: i64) -> Result<(), rusqlite::Error> {
-    // A segment that has an event left keeps all later ones: their events are newer.
-    let trimmed: Option<i64> = connection
-        .prepare_cached("SELECT max(segment) FROM segment WHERE last_seq <= ?1")?
-        .query_row([last], |row| row.get(0))?;
-    if let Some(segment) = trimmed {
-        connection.prepare_cached("DELETE FROM segment WHERE segment <= ?1")?.execute([segment])?;
-        connection.prepare_cached("DELETE FROM ids WHERE key < ?1")?.execute([(segment + 1) * BUCKETS])?;
+/// Removes the segments all of whose events were trimmed: those that stand between two numbers.
+pub(super) fn trim(connection: &Connection, after: i64, last: i64) -> Result<(), rusqlite::Error> {
+    let mut select =
+        connection.prepare_cached("SELECT segment FROM segment WHERE first_seq > ?1 AND last_seq <= ?2")?;
+    let trimmed = select.query_map([after, last], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    for segment in trimmed {
+        connection.prepare_cached("DELETE FROM segment WHERE segment = ?1")?.execute([segment])?;
+        let keys = [segment * BUCKETS, (segment + 1) * BUCKETS];
+        connection.prepare_cached("DELETE FROM ids WHERE key >= ?1 AND key < ?2")?.execute(keys)?;
     }
     Ok(())
 }
@@ -329,7 +329,7 @@ mod tests {
             (find(None, "evt_7"), find(Some(250), "evt_250"), find(None, "evt_301")),
             (Some(7), Some(250), None)
         );
-        trim(&connection, 150).unwrap();
+        trim(&connection, i64::MIN, 150).unwrap();
         assert_eq!((find(None, "evt_7"), find(None, "evt_107")), (None, Some(107)));
         assert_eq!(Ids::read(&connection, 0).unwrap().next_segment, 2);
     }

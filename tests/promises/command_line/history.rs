@@ -182,6 +182,8 @@ async fn without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes
 
 async fn what_happens_is_watched_as_it_happens(kind: Kind) {
     let case = Case::start(kind).await;
+    let refused = case.run(&["tail", "--type", "order..x"]).await;
+    assert!(refused.code == 1 && refused.stderr.contains("a segment is empty"), "{refused:?}");
     let mut watching = Command::new(env!("CARGO_BIN_EXE_branchline"))
         .args(["tail", "--subscription", "x", "--json", "--url", &format!("http://127.0.0.1:{}", case.router.admin)])
         .stdout(Stdio::piped())

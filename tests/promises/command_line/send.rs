@@ -1,11 +1,16 @@
 //! `branchline send`: what arrives, what is told of what does not.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
 use crate::support::program::branchline;
 use crate::support::receiver::Receiver;
-use crate::support::router::RouterProcess;
+use crate::support::router::{KEY, RouterProcess, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -88,7 +93,7 @@ async fn what_holds_for_every_request_ends_the_sending_and_names_the_way_out() {
     let refused = ended.stdout.split(' ').nth(4).unwrap().parse::<u32>().unwrap();
     assert!(refused < 20, "it went on: {ended:?}");
 
-    let ended = branchline(&["send", "--url", &url, "--key", crate::support::router::KEY], "{\"eventType\":").await;
+    let ended = branchline(&["send", "--url", &url, "--key", KEY], "{\"eventType\":").await;
     assert!(ended.code == 1 && ended.stderr.contains("the input is not JSON: EOF"), "{ended:?}");
     let ended = branchline(&["send", "--config", "no-such-file.toml"], "").await;
     assert!(ended.code == 78 && ended.stderr.contains("no-such-file.toml"), "{ended:?}");
@@ -104,4 +109,92 @@ async fn a_router_that_can_t_take_events_now_is_asked_again_when_it_says() {
     let bodies: Vec<_> = receiver.received("/v1/events").into_iter().map(|received| received.body).collect();
     assert_eq!(bodies.len(), 3);
     assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]), "the same events under the same ids");
+}
+
+/// A `branchline send` under way: two events, and a standard input that goes on.
+struct Sending(Child);
+
+impl Sending {
+    fn start(url: &str, wait: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_branchline"))
+            .args(["send", "--url", url, "--key", KEY, "--batch", "1", "--wait", wait])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.as_mut().unwrap();
+        // An event is sent when the next one shows that it is whole.
+        stdin.write_all(br#"{"eventType":"a.b","payload":1}{"eventType":"a.b","payload":2}{"#).unwrap();
+        Self(child)
+    }
+
+    fn first_line_of_stderr(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn interrupt(&self) {
+        kill_process(Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    }
+
+    /// Exit code, standard output, and what is left of standard error. The input is still open.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.0.wait().unwrap().code(), stdout, stderr)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_can_t_be_reached_is_told_of_at_once_and_asked_again() {
+    let mut router = RouterProcess::new("file:{folder}/data", "");
+    let place = format!("http://127.0.0.1:{}", router.ingest);
+    let mut sending = Sending::start(&format!("{place}/v1/events"), "10m");
+    let (sending, line) = tokio::task::spawn_blocking(move || {
+        let line = sending.first_line_of_stderr();
+        (sending, line)
+    })
+    .await
+    .unwrap();
+    assert!(line.starts_with(&format!("no router answers at {place}: ")), "{line}");
+    assert!(line.contains("; trying again for ") && line.contains(", until 2"), "{line}");
+    router.start().await;
+    let stored = eventually("an event is stored", PATIENCE, async || {
+        let (_, listed) = router.get("/api/v1/events").await?;
+        listed.contains("evt_").then_some(())
+    });
+    stored.await;
+    sending.interrupt();
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(|| sending.end()).await.unwrap();
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stderr.contains("branchline: interrupted: ") && stderr.contains("of the input was not sent"), "{stderr}");
+
+    let url = format!("http://127.0.0.1:{}/v1/events", free_port());
+    let ended = branchline(&["send", "--url", &url, "--wait", "0s"], r#"[{"eventType":"a.b","payload":1}]"#).await;
+    assert_eq!((ended.code, &*ended.stdout), (1, "0 accepted, 0 duplicates, 0 refused, 1 not sent\n"), "{ended:?}");
+    assert!(ended.stderr.contains("(given up after 0s): 1 event was not sent\n"), "{ended:?}");
+    assert!(!ended.stderr.contains("trying again"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_sending_ends_at_once_and_says_what_may_be_stored_and_what_is_not() {
+    // Takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/events", silent.local_addr().unwrap());
+    let sending = Sending::start(&url, "10m");
+    let ended = tokio::task::spawn_blocking(move || {
+        let (mut connection, _) = silent.accept().unwrap();
+        // The request is under way.
+        connection.read_exact(&mut [0; 4]).unwrap();
+        sending.interrupt();
+        sending.end()
+    });
+    let (code, stdout, stderr) = ended.await.unwrap();
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert_eq!(stdout, "0 accepted, 0 duplicates, 0 refused, 1 without an answer\n");
+    let said = "branchline: interrupted: 1 event had no answer and may be stored, what follows event 1 of the input was not sent\n";
+    assert_eq!(stderr, said);
 }

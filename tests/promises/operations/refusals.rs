@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Kind, PATIENCE, World, on_both_stores};
 use crate::support::eventually;
+use crate::support::program::branchline;
 use crate::support::receiver::HANG;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,6 +73,11 @@ async fn with_tokens_configured_every_operation_asks_for_one_and_notes_whose_it_
     let (_, audit) = world.router.call("GET", "/api/v1/audit", "", &headers).await;
     assert_eq!(audit["entries"][0]["who"], "admin.tokens[1]", "{audit}");
     assert!(!audit.to_string().contains("token-of"), "a token is never shown");
+    let url = format!("http://127.0.0.1:{}", world.router.admin);
+    for arguments in [&["events", "list"][..], &["tail"]] {
+        let ended = branchline(&[arguments, &["--url", &url]].concat(), "").await;
+        assert!(ended.code == 1 && ended.stderr.contains("`--token`"), "{ended:?}");
+    }
 }
 
 async fn a_replay_that_can_not_be_says_why(kind: Kind) {

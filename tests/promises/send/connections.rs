@@ -165,3 +165,46 @@ async fn a_receiver_that_dies_of_a_request_gets_it_a_bounded_number_of_times() {
     assert!(answered >= 10, "a new connection is answered: {answered}");
     assert!(receiver.requests().len() <= 60, "{}", receiver.requests().len());
 }
+
+#[tokio::test]
+async fn connections_of_endpoints_that_are_gone_are_closed_and_those_of_others_stay() {
+    let (closed, answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (signal, wait) = (Arc::clone(&closed), Arc::clone(&answer));
+    let gone = Receiver::start(move |mut socket, _, log| {
+        let (signal, wait) = (Arc::clone(&signal), Arc::clone(&wait));
+        async move {
+            while log.read_request(&mut socket).await {
+                wait.acquire().await.unwrap().forget();
+                log.write(&mut socket, OK).await;
+            }
+            signal.add_permits(1);
+        }
+    })
+    .await;
+    let stays = Receiver::answering(OK).await;
+    let (sender, [to_gone, to_stay]) = (sender().0, [gone.url(), stays.url()].map(|url| Arc::new(endpoint(&url))));
+    answer.add_permits(1);
+    assert_eq!(status(&attempt(&sender, &to_gone).await), 200);
+    assert_eq!(status(&attempt(&sender, &to_stay).await), 200);
+
+    // The one that is idle is closed at once.
+    sender.keep_connections_of([&*to_stay].into_iter());
+    closed.acquire().await.unwrap().forget();
+
+    // One with a request under way is closed when that has its answer.
+    let under_way = tokio::spawn({
+        let (sender, to_gone) = (sender.clone(), Arc::clone(&to_gone));
+        async move { status(&attempt(&sender, &to_gone).await) }
+    });
+    crate::support::eventually("the request is there", Duration::from_secs(30), async || {
+        (gone.requests().len() == 2).then_some(())
+    })
+    .await;
+    sender.keep_connections_of([&*to_stay].into_iter());
+    answer.add_permits(1);
+    assert_eq!(under_way.await.unwrap(), 200);
+    closed.acquire().await.unwrap().forget();
+
+    assert_eq!(status(&attempt(&sender, &to_stay).await), 200);
+    assert_eq!((gone.connections(), stays.connections()), (2, 1));
+}

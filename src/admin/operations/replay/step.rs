@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
 use crate::dispatch::Snapshot;
 use crate::event::{Event, Position};
+use crate::filter::{Match, Wish};
 use crate::store::{Order, PageLimits, Replay, ReplayFrom, Replayed, ScanCursor, Store};
 
 /// How many records are read at a time, events with what became of them.
@@ -302,8 +303,11 @@ async fn matches(snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<(Arc<str>,
     } else {
         snapshot.routes.matches_among(&candidates, event)
     };
-    let today = |found: crate::filter::Match| {
-        let today = if found.filtered.is_none() { Today::Wanted } else { Today::Filtered };
+    let today = |found: Match| {
+        let today = match found.wish {
+            Wish::Wanted => Today::Wanted,
+            Wish::Filtered(_) | Wish::Unknown => Today::Filtered,
+        };
         (Arc::clone(&found.subscription.name), today)
     };
     found.into_iter().map(today).collect()

@@ -88,12 +88,7 @@ fn trim_events(batch: &Batch<'_>, old: i64) -> Result<u64, rusqlite::Error> {
     let transaction = &batch.transaction;
     let first: Option<i64> =
         transaction.prepare_cached("SELECT min(seq) FROM pending")?.query_row((), |row| row.get(0))?;
-    let (removed, last) = trim_between(transaction, i64::MIN, first.unwrap_or(i64::MAX), old, TRIM_EVENTS_MAX)?;
-    if let Some(last) = last {
-        ids::trim(transaction, last)?;
-        let mut forget = transaction.prepare_cached("DELETE FROM outcome_of WHERE block < ?1")?;
-        forget.execute([outcome::block_of(last)])?;
-    }
+    let removed = trim_between(transaction, i64::MIN, first.unwrap_or(i64::MAX), old, TRIM_EVENTS_MAX)?;
     let left = TRIM_EVENTS_MAX - removed;
     let more = if left > 0 && first.is_some() { trim_behind_waiting(batch, old, left)? } else { 0 };
     Ok((removed + more).unsigned_abs())
@@ -112,7 +107,7 @@ fn trim_behind_waiting(batch: &Batch<'_>, old: i64, max: i64) -> Result<i64, rus
     let mut removed = 0;
     for (seq, end) in waiting.iter().copied().zip(ends) {
         if end - seq > 1 {
-            removed += trim_between(&batch.transaction, seq, end, old, max - removed)?.0;
+            removed += trim_between(&batch.transaction, seq, end, old, max - removed)?;
         }
         if removed == max {
             behind.store(seq, Ordering::Relaxed);
@@ -123,14 +118,15 @@ fn trim_behind_waiting(batch: &Batch<'_>, old: i64, max: i64) -> Result<i64, rus
     Ok(removed)
 }
 
-/// Removes the events between two numbers from the oldest on, up to the first that is young. Gives how many, and the last.
+/// Removes the events between two numbers from the oldest on, up to the first that is young, and what is kept of them
+/// elsewhere. Gives how many.
 fn trim_between(
     transaction: &Transaction<'_>,
     after: i64,
     before: i64,
     old: i64,
     max: i64,
-) -> Result<(i64, Option<i64>), rusqlite::Error> {
+) -> Result<i64, rusqlite::Error> {
     let mut select = transaction
         .prepare_cached("SELECT seq, accepted_ms FROM event WHERE seq > ?1 AND seq < ?2 ORDER BY seq LIMIT ?3")?;
     let mut rows = select.query(params![after, before, max])?;
@@ -142,10 +138,14 @@ fn trim_between(
         }
         last = Some(seq);
     }
-    let Some(end) = last else { return Ok((0, None)) };
+    let Some(end) = last else { return Ok(0) };
     let mut delete = transaction.prepare_cached("DELETE FROM event WHERE seq > ?1 AND seq <= ?2")?;
     let removed = delete.execute([after, end])?;
-    Ok((i64::try_from(removed).unwrap_or(i64::MAX), last))
+    // Nothing is left between the two, also of what earlier steps removed: so what is whole between them goes.
+    ids::trim(transaction, after, end)?;
+    let mut forget = transaction.prepare_cached("DELETE FROM outcome_of WHERE block > ?1 AND block < ?2")?;
+    forget.execute([outcome::block_of(after), outcome::block_of(end)])?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
 }
 
 /// Removes rows from the oldest on, up to the first that is young.
@@ -213,5 +213,53 @@ impl Unmark {
 
     pub(super) fn finish(self) {
         tell(self.answer, Ok(self.found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::super::super::schema;
+    use super::*;
+
+    fn numbers(connection: &Connection, query: &str) -> Vec<i64> {
+        let mut select = connection.prepare(query).unwrap();
+        select.query_map((), |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn events_behind_one_that_waits_take_along_what_is_kept_of_them_elsewhere() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::prepare(&mut connection).unwrap();
+        let insert = |query: &str, numbers: &[i64]| {
+            connection.execute(query, rusqlite::params_from_iter(numbers)).unwrap();
+        };
+        for seq in 1..=640 {
+            insert("INSERT INTO event VALUES (?1, 0, 'app', 'id', x'')", &[seq]);
+        }
+        for (segment, first, last) in [(0, 1, 100), (1, 101, 300), (2, 301, 500), (3, 501, 640)] {
+            insert("INSERT INTO segment VALUES (?1, ?2, ?3, 0)", &[segment, first, last]);
+            for bucket in [0, 63] {
+                insert("INSERT INTO ids VALUES (?1, x'')", &[segment * 64 + bucket]);
+            }
+        }
+        for block in 0..=10 {
+            insert("INSERT INTO outcome_of VALUES (?1, 7)", &[block]);
+        }
+        let transaction = connection.transaction().unwrap();
+        // 150 waits, and what is before it is young.
+        let mut steps = 0;
+        while trim_between(&transaction, 150, i64::MAX, 0, 100).unwrap() > 0 {
+            steps += 1;
+        }
+        assert_eq!(steps, 5, "in bounded steps");
+        assert_eq!(numbers(&transaction, "SELECT count(*) FROM event"), [150]);
+        assert_eq!(numbers(&transaction, "SELECT segment FROM segment"), [0, 1], "the second has what waits");
+        assert_eq!(numbers(&transaction, "SELECT key FROM ids"), [0, 63, 64, 127]);
+        assert_eq!(numbers(&transaction, "SELECT block FROM outcome_of"), [0, 1, 2, 10]);
+        // When it is settled, the rest goes.
+        assert_eq!(trim_between(&transaction, i64::MIN, i64::MAX, 0, 1_000).unwrap(), 150);
+        assert!(numbers(&transaction, "SELECT segment FROM segment").len() < 2);
     }
 }
