@@ -13,7 +13,7 @@ use super::identities::Identities;
 use super::{load, source_names};
 use crate::accept::Intake;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Comparison, Config, Description, SecretPrints};
+use crate::config::{Comparison, Config, Description, Draft, Environment, SecretPrints};
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
@@ -172,8 +172,9 @@ impl Reloader {
 
     async fn load(&self) -> Result<(u64, Description), String> {
         let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let config = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
+        let read = tokio::task::spawn_blocking(move || Draft::read(&path, &Environment::of_process())).await;
+        let draft = read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())?;
+        let config = load::finish(draft, &self.plugins).await.map_err(|errors| errors.to_string())?;
         *self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner) = plugin_files(&config);
         let before = self.snapshot.load_full();
         let loaded = load::load(&config, &self.plugins, &before).await;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::http::{Answer, Client, NoAnswer, ProblemError, Trust};
 use super::terminal;
-use super::{Error, runtime};
+use super::{DEFAULT_CONFIG, Error, runtime};
 use crate::config::{Config, SourceAuth};
 use crate::secret::Secret;
 use answer::{Answered, Fate};
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long)]
     url: Option<String>,
     /// The router's config, for its address and a key of the source.
-    #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+    #[arg(long, short, default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
     config: PathBuf,
     /// Which source of the config, where it has several.
     #[arg(long)]
@@ -253,8 +253,8 @@ impl Totals {
         let Self { accepted, duplicates, refused, last_id, fault } = self;
         if !as_json {
             match (accepted + duplicates, &last_id) {
-                (1, Some(id)) => println!("{id} {}", if accepted == 1 { "accepted" } else { "duplicate" }),
-                (_, _) => println!("{accepted} accepted, {duplicates} duplicates, {refused} refused"),
+                (1, Some(id)) => outln!("{id} {}", if accepted == 1 { "accepted" } else { "duplicate" }),
+                (_, _) => outln!("{accepted} accepted, {duplicates} duplicates, {refused} refused"),
             }
         }
         let sent = accepted + duplicates;
