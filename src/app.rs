@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use check::{Checked, check};
+pub use check::{Checked, check, finish};
 use identities::Identities;
 pub use online::online;
 pub use reload::{Reloader, Status};

@@ -112,7 +112,8 @@
 //! After five faults in a row its breaker opens: deliveries are parked, and one probes now and then.
 //!
 //! **A reload.** The config is read, checked, its plugins loaded, every subscription's config validated and every plugin's fixtures run;
-//! then one snapshot replaces the other. Events that are being walked end on the snapshot they began with.
+//! then one snapshot replaces the other. Events that are being walked end on the snapshot they began with. Of a config that is
+//! refused all faults are told: what the reader can't use has a stand-in at its place (`config::Draft`), and the rest is looked at, too.
 //!
 //! **A config that somebody plans.** `branchline plan` checks it and sends its secrets as digests under a key drawn for this one question;
 //! the router answers with what its own config says, secrets as `***`, and which of them differ (`config/comparison.rs`). `cli/plan/` finds the changes and

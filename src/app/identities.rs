@@ -20,11 +20,24 @@ impl Identities {
             let identity = files.as_ref().map(Identity::load).transpose();
             identity.map_err(|error| {
                 let message = format!("`{key}`: {error}");
-                let fault = config.fault(Severity::Error, Rule::Config, key, None, message);
-                Error::Invalid(Errors { faults: vec![fault], warnings: Vec::new() })
+                vec![config.fault(Severity::Error, Rule::Config, key, None, message)]
             })
         };
-        Ok(Self { ingest: load("ingest.tls", &config.ingest.tls)?, admin: load("admin.tls", &config.admin.tls)? })
+        match (load("ingest.tls", &config.ingest.tls), load("admin.tls", &config.admin.tls)) {
+            (Ok(ingest), Ok(admin)) => Ok(Self { ingest, admin }),
+            (ingest, admin) => {
+                let faults = [ingest.err(), admin.err()].into_iter().flatten().flatten().collect();
+                Err(Error::Invalid(Errors { faults, warnings: Vec::new() }))
+            }
+        }
+    }
+
+    /// Which of them can't be used.
+    pub(super) fn faults(config: &Config) -> Vec<Fault> {
+        match Self::load(config) {
+            Err(Error::Invalid(errors)) => errors.faults,
+            Ok(_) | Err(_) => Vec::new(),
+        }
     }
 
     /// Reads all files again: all can be used, or none is.

@@ -13,9 +13,10 @@ use crate::settle::JITTER_SHARE;
 /// square of it, and a config of a hundred thousand routes is still read at every reload.
 const COMPARED_MAX: usize = 64;
 
-/// All findings, in no particular order.
-pub(super) fn lint(config: &Config) -> Vec<Fault> {
-    let mut lint = Lint { config, found: Vec::new() };
+/// All findings, in no particular order. `faults` are what the reader found: of what they are about nothing more is said that may
+/// only follow from them.
+pub(super) fn lint(config: &Config, faults: &[Fault]) -> Vec<Fault> {
+    let mut lint = Lint { config, faults, found: Vec::new() };
     lint.unused();
     lint.unreachable();
     lint.twice();
@@ -25,6 +26,7 @@ pub(super) fn lint(config: &Config) -> Vec<Fault> {
 
 struct Lint<'c> {
     config: &'c Config,
+    faults: &'c [Fault],
     found: Vec<Fault>,
 }
 
@@ -41,6 +43,22 @@ impl<'c> Lint<'c> {
         self.found.push(self.config.fault(Severity::Warning, rule, key, None, message));
     }
 
+    /// Whether the reader took all of it that is at this key or below as it is meant.
+    fn is_whole(&self, key: &str) -> bool {
+        let is_below = |fault: &Fault| fault.key.strip_prefix(key).is_some_and(is_end_of_key);
+        !self.faults.iter().any(is_below)
+    }
+
+    /// The same of a route, apart from its subscriptions.
+    fn is_whole_route(&self, number: usize) -> bool {
+        let route = format!("routes[{number}]");
+        let of_it = |fault: &Fault| {
+            let rest = fault.key.strip_prefix(&route).filter(|rest| is_end_of_key(rest));
+            rest.is_some_and(|rest| !rest.starts_with(".subscriptions["))
+        };
+        !self.faults.iter().any(of_it)
+    }
+
     fn subscriptions(&self) -> impl Iterator<Item = Placed<'c>> + use<'c> {
         self.config.routes.iter().enumerate().flat_map(|(number, route)| {
             let subscriptions = route.subscriptions.iter().enumerate();
@@ -50,6 +68,9 @@ impl<'c> Lint<'c> {
 
     fn unused(&mut self) {
         let config = self.config;
+        if !self.is_whole("routes") && config.routes.is_empty() {
+            return;
+        }
         let endpoints: HashSet<&str> = self.subscriptions().map(|placed| &*placed.subscription.endpoint.name).collect();
         for endpoint in config.endpoints.iter().filter(|endpoint| !endpoints.contains(&*endpoint.name)) {
             let message = format!("no subscription uses the endpoint `{}`", endpoint.name);
@@ -68,6 +89,9 @@ impl<'c> Lint<'c> {
             self.warn(Rule::Unused, &format!("sources.{}", source.name), message);
         }
         for (number, route) in config.routes.iter().enumerate().filter(|(_, route)| route.subscriptions.is_empty()) {
+            if !self.is_whole_route(number) {
+                continue;
+            }
             let message = format!("the route `{}` has no subscription: its events reach nobody", route.name);
             self.warn(Rule::Unused, &format!("routes[{number}].subscriptions"), message);
         }
@@ -95,13 +119,13 @@ impl<'c> Lint<'c> {
 
     fn twice(&mut self) {
         for (number, route) in self.config.routes.iter().enumerate() {
-            let patterns: Vec<_> = parsed(route).collect();
-            for (place, pattern) in patterns.iter().enumerate().take(COMPARED_MAX) {
-                let covers = |(other, wider): (usize, &TypePattern)| {
+            let patterns: Vec<_> = parsed(route).take(COMPARED_MAX).collect();
+            for (place, pattern) in &patterns {
+                let covers = |(other, wider): &&(usize, TypePattern)| {
                     other != place && wider.covers(pattern) && (other < place || !pattern.covers(wider))
                 };
-                if let Some(wider) = patterns.iter().enumerate().take(COMPARED_MAX).position(covers) {
-                    let (own, wider) = (&route.patterns[place], &route.patterns[wider]);
+                if let Some((wider, _)) = patterns.iter().find(covers) {
+                    let (own, wider) = (&route.patterns[*place], &route.patterns[*wider]);
                     let message = format!("`{own}` adds nothing to `{wider}` in the route `{}`", route.name);
                     self.warn(Rule::Twice, &format!("routes[{number}].events[{place}]"), message);
                 }
@@ -110,6 +134,11 @@ impl<'c> Lint<'c> {
         let mut alike: HashMap<String, Vec<Placed<'c>>> = HashMap::new();
         for placed in self.subscriptions() {
             let Subscription { endpoint, plugins, .. } = placed.subscription;
+            let (route, subscription) = placed.key;
+            if !self.is_whole_route(route) || !self.is_whole(&format!("routes[{route}].subscriptions[{subscription}]"))
+            {
+                continue;
+            }
             alike.entry(format!("{} {plugins:?}", endpoint.name)).or_default().push(placed);
         }
         for group in alike.values() {
@@ -133,6 +162,9 @@ impl<'c> Lint<'c> {
 
     fn retention(&mut self) {
         let retention = self.config.store.options.retention;
+        if !self.is_whole("store.retention") {
+            return;
+        }
         let mut told = HashSet::new();
         for Placed { key: (route, number), subscription, .. } in self.subscriptions() {
             let longest: Duration = subscription.retry.waits.iter().sum::<Duration>().mul_f64(1.0 + JITTER_SHARE);
@@ -141,6 +173,9 @@ impl<'c> Lint<'c> {
             }
             let own = format!("routes[{route}].subscriptions[{number}].retry");
             let endpoints = format!("endpoints.{}.retry", subscription.endpoint.name);
+            if !self.is_whole(&own) || !self.is_whole(&endpoints) {
+                continue;
+            }
             let key = [own, endpoints].into_iter().find(|key| self.config.sets(key));
             let key = key.unwrap_or_else(|| "store.retention".to_owned());
             if told.insert(key.clone()) {
@@ -157,20 +192,26 @@ impl<'c> Lint<'c> {
     }
 }
 
+/// Whether what follows a key leaves it the key, or goes on below.
+fn is_end_of_key(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['.', '['])
+}
+
 /// Whether every event that the `narrow` route takes is one that the `wide` one takes too.
 fn covers(wide: &Route, narrow: &Route) -> bool {
     let sources = wide.sources.is_empty()
         || (!narrow.sources.is_empty() && narrow.sources.iter().all(|source| wide.sources.contains(source)));
-    let wide_patterns: Vec<_> = parsed(wide).take(COMPARED_MAX).collect();
-    let mut patterns = parsed(narrow);
+    let wide_patterns: Vec<_> = parsed(wide).take(COMPARED_MAX).map(|(_, pattern)| pattern).collect();
+    let mut patterns = parsed(narrow).map(|(_, pattern)| pattern);
     sources
         && (wide.condition.is_none() || wide.condition == narrow.condition)
         && patterns.all(|pattern| wide_patterns.iter().any(|wider| wider.covers(&pattern)))
 }
 
-/// The patterns of a route. One that can't be parsed is told elsewhere and stands for nothing here.
-fn parsed(route: &Route) -> impl Iterator<Item = TypePattern> {
-    route.patterns.iter().filter_map(|pattern| TypePattern::parse(pattern).ok())
+/// The patterns of a route, with their places. One that can't be parsed is told elsewhere and stands for nothing here.
+fn parsed(route: &Route) -> impl Iterator<Item = (usize, TypePattern)> {
+    let parsed = route.patterns.iter().enumerate();
+    parsed.filter_map(|(place, pattern)| Some((place, TypePattern::parse(pattern).ok()?)))
 }
 
 #[cfg(test)]
@@ -182,7 +223,7 @@ mod tests {
 
     fn found(text: &str) -> Vec<String> {
         let config = Config::parse(Path::new("app.toml"), text, &Environment::default()).unwrap();
-        let mut found: Vec<_> = lint(&config).iter().map(Fault::line).collect();
+        let mut found: Vec<_> = lint(&config, &[]).iter().map(Fault::line).collect();
         found.sort();
         found
     }

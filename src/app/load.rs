@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::identities::Identities;
 use super::lint;
-use crate::config::{Config, Description, Errors, Fault, Rule, Severity};
+use crate::config::{Config, Description, Draft, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{RouteError, RouteFault, RouteTable};
 use crate::plugin::{self, Chain, Plugin, PluginHost, Refusal};
@@ -22,6 +23,57 @@ pub(super) struct Loaded {
 ///
 /// Endpoints that are as they were before keep what the router knows of them. `serve`, a reload and `check` all come here.
 pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) -> Result<Loaded, Errors> {
+    let Examined { routes, plugins, consumers, mut faults } = examine(config, host, before).await;
+    let warnings = warnings(config, &[]);
+    if !faults.is_empty() {
+        faults.sort_by(|a, b| a.place.cmp(&b.place));
+        return Err(Errors { faults, warnings });
+    }
+    let mut description = config.description.clone();
+    for (name, plugin) in &plugins {
+        description
+            .plugins
+            .entry(name.to_string())
+            .or_default()
+            .insert(Description::DIGEST.to_owned(), plugin.sha256());
+    }
+    Ok(Loaded { snapshot: Snapshot::new(before.generation + 1, routes, consumers), description, warnings })
+}
+
+/// The config of a draft. Where the reader has refused it, the error has what `load` would find in the rest, too; of what
+/// stands at one key only what the reader found, from which the other follows.
+pub(super) async fn finish(draft: Draft, host: &PluginHost) -> Result<Config, Errors> {
+    if draft.faults().is_empty() {
+        return draft.finish();
+    }
+    let config = draft.config();
+    let examined = examine(config, host, &Snapshot::default()).await.faults;
+    let warnings = warnings(config, draft.faults());
+    let of_listeners = Identities::faults(config);
+    let mut faults = draft.faults().to_vec();
+    let is_another = |found: &Fault| draft.faults().iter().all(|fault| fault.key != found.key);
+    faults.extend(examined.into_iter().chain(of_listeners).filter(is_another));
+    faults.sort_by(|a, b| a.place.cmp(&b.place));
+    Err(Errors { faults, warnings })
+}
+
+/// The reader's own, and what the config may say and probably does not mean. `faults` are the reader's.
+fn warnings(config: &Config, faults: &[Fault]) -> Vec<Fault> {
+    let mut warnings = config.warnings.clone();
+    warnings.extend(lint::lint(config, faults));
+    warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    warnings
+}
+
+/// What a generation is made of, and what is wrong with it.
+struct Examined {
+    routes: RouteTable,
+    plugins: HashMap<Arc<str>, Arc<Plugin>>,
+    consumers: Vec<Consumer>,
+    faults: Vec<Fault>,
+}
+
+async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Examined {
     let mut faults = Vec::new();
     let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
         faults.extend(errors.iter().map(|error| route_fault(config, error)));
@@ -71,26 +123,11 @@ pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) 
             });
         }
     }
-    let mut warnings = config.warnings.clone();
-    warnings.extend(lint::lint(config));
-    warnings.sort_by(|a, b| a.place.cmp(&b.place));
-    if !faults.is_empty() {
-        faults.sort_by(|a, b| a.place.cmp(&b.place));
-        return Err(Errors { faults, warnings });
-    }
-    let mut description = config.description.clone();
-    for (name, plugin) in &plugins {
-        description
-            .plugins
-            .entry(name.to_string())
-            .or_default()
-            .insert(Description::DIGEST.to_owned(), plugin.sha256());
-    }
-    Ok(Loaded { snapshot: Snapshot::new(before.generation + 1, routes, consumers), description, warnings })
+    Examined { routes, plugins, consumers, faults }
 }
 
 fn route_fault(config: &Config, error: &RouteError) -> Fault {
-    let number = config.routes.iter().position(|route| route.name == error.route).unwrap_or_default();
+    let number = error.number;
     let route = config.routes.get(number);
     let (key, within) = match &error.fault {
         RouteFault::Pattern { pattern, .. } => {

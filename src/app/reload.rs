@@ -15,7 +15,9 @@ use crate::accept::Intake;
 use crate::admin::operations::times::Time;
 use crate::admin::operations::{Caller, audit};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Comparison, Config, Description, Errors, Fault, Place, SecretPrints, Severity};
+use crate::config::{
+    Comparison, Config, Description, Draft, Environment, Errors, Fault, Place, SecretPrints, Severity,
+};
 use crate::dispatch::Snapshot;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
@@ -200,8 +202,9 @@ impl Reloader {
 
     async fn load(&self) -> Result<(u64, Description), Errors> {
         let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let config = read.map_err(|error| self.fault_of_all(&error))??;
+        let read = tokio::task::spawn_blocking(move || Draft::read(&path, &Environment::of_process())).await;
+        let draft = read.map_err(|error| self.fault_of_all(&error))??;
+        let config = load::finish(draft, &self.plugins).await?;
         *self.plugin_files.lock().unwrap_or_else(PoisonError::into_inner) = plugin_files(&config);
         let before = self.snapshot.load_full();
         let loaded = load::load(&config, &self.plugins, &before).await?;

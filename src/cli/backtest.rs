@@ -13,7 +13,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 
 use super::door::{Listener, Way};
-use super::{Error, compiler, runtime, terminal};
+use super::{DEFAULT_CONFIG, Error, compiler, runtime, terminal};
 use crate::admin::operations::times;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,7 +27,6 @@ const UNDER_WAY_MAX: usize = 64;
 
 /// What `branchline backtest` can be told.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub struct Options {
     /// The subscription.
     #[arg(long, short)]
@@ -39,17 +38,18 @@ pub struct Options {
     #[arg(long)]
     until: Option<String>,
     /// With this component in place of the subscription's plugin; `NAME=FILE` where it has several.
-    #[arg(long, group = "change", value_name = "[NAME=]FILE")]
+    #[arg(long, value_name = "[NAME=]FILE")]
     plugin: Option<String>,
     /// With this condition in place of the route's `where`; an empty one for none.
-    #[arg(long = "where", group = "change", value_name = "EXPRESSION")]
+    #[arg(long = "where", value_name = "EXPRESSION")]
     condition: Option<String>,
     /// With the subscription of this config.
-    #[arg(long, group = "change", value_name = "PATH")]
+    #[arg(long, value_name = "PATH")]
     new_config: Option<PathBuf>,
-    /// The config that has the subscription as it is.
-    #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
-    config: PathBuf,
+    /// Alone, the same as `--new-config`. Beside `--plugin`, `--where` or `--new-config` the config that has the subscription as
+    /// it is [default: BRANCHLINE_CONFIG, else branchline.toml]
+    #[arg(long, short, value_name = "PATH")]
+    config: Option<PathBuf>,
     /// Where the events are.
     #[command(flatten)]
     listener: Listener,
@@ -64,10 +64,37 @@ pub struct Options {
     json: bool,
 }
 
+impl Options {
+    /// The config that has the subscription as it is, and the one that has it as it would be, if that is another. `base` is
+    /// the former where the options do not name it.
+    fn configs(&self, base: PathBuf) -> Result<(PathBuf, Option<PathBuf>), Error> {
+        let is_changed = self.plugin.is_some() || self.condition.is_some() || self.new_config.is_some();
+        match &self.config {
+            Some(config) if is_changed => Ok((config.clone(), self.new_config.clone())),
+            None if is_changed => Ok((base, self.new_config.clone())),
+            Some(config) if base.exists() => Ok((base, Some(config.clone()))),
+            Some(_) => Err(Error::Usage(format!(
+                "`--config` alone is the new config, and there is no `{}` to compare it with; name the old one with \
+                 `--config OLD --new-config NEW`, or what is to be otherwise with `--plugin` or `--where`",
+                base.display()
+            ))),
+            None => Err(Error::Usage(
+                "say what is to be otherwise: `--plugin`, `--where`, `--new-config` or `--config`".to_owned(),
+            )),
+        }
+    }
+}
+
+/// The config that a router here would run by.
+fn base() -> PathBuf {
+    std::env::var_os("BRANCHLINE_CONFIG").map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
+}
+
 /// Runs the events through both.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let config = Config::load(&options.config)?;
-    let new_config = options.new_config.as_ref().map(|path| Config::load(path)).transpose()?;
+    let (config_path, new_path) = options.configs(base())?;
+    let config = Config::load(&config_path)?;
+    let new_config = new_path.as_deref().map(Config::load).transpose()?;
     let change = Change { plugin: options.plugin.as_deref(), condition: options.condition.as_deref() };
     let old = version::only(&config, &options.subscription, &Change::default())?;
     let new = version::only(new_config.as_ref().unwrap_or(&config), &options.subscription, &change)?;
@@ -79,26 +106,26 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let plugins = Arc::new(plugins.map_err(|error| Error::Failed(error.to_string()))?);
         let old = Version::load(old, &options.subscription, &plugins).await?;
         let new = Version::load(new, &options.subscription, &plugins).await?;
-        walk(options, Arc::new(old), Arc::new(new)).await
+        walk(options, config_path, Arc::new(old), Arc::new(new)).await
     })?;
     if options.json {
         terminal::print_json(&show::report(options, &tally));
     } else {
-        anstream::print!("{}", show::Shown(options, &tally));
+        out!("{}", show::Shown(options, &tally));
     }
     Ok(())
 }
 
 /// Decides the events of the time, newest first, several at a time; the tally sees them in order.
-async fn walk(options: &Options, old: Arc<Version>, new: Arc<Version>) -> Result<Tally, Error> {
+async fn walk(options: &Options, config: PathBuf, old: Arc<Version>, new: Arc<Version>) -> Result<Tally, Error> {
     let began = Instant::now();
     let now = Clock::system().now();
-    let time = |field, text: &str| times::parse(field, text, now).map_err(|error| Error::Failed(error.to_string()));
+    let time = |field, text: &str| times::parse(field, text, now).map_err(Error::from);
     let since = time("--since", &options.since)?;
     let until = options.until.as_deref().map(|until| time("--until", until)).transpose()?;
     let span = until.unwrap_or(now).since(since);
     let bar = terminal::progress_share(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-    let way = Way { listener: options.listener.clone(), config: Some(options.config.clone()) };
+    let way = Way { listener: options.listener.clone(), config: Some(config) };
     let events = events::read(way, since, until).await?;
     let mut decided = events
         .take(usize::try_from(options.limit).unwrap_or(usize::MAX))

@@ -171,9 +171,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         write(&report, folder)?;
     }
     if options.json {
-        println!("{}", json(&report));
+        outln!("{}", json(&report));
     } else {
-        println!("{}", report.table());
+        outln!("{}", report.table());
     }
     Ok(())
 }

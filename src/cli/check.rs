@@ -8,15 +8,15 @@ use std::path::PathBuf;
 
 use format::Format;
 
-use super::{Error, compiler, runtime, terminal};
-use crate::app::{self, check};
-use crate::config::{Config, Environment, Fault, Rule, Severity};
+use super::{DEFAULT_CONFIG, Error, compiler, runtime, terminal};
+use crate::app;
+use crate::config::{Draft, Environment, Fault, Rule, Severity};
 
 /// What `branchline check` can be told.
 #[derive(clap::Args)]
 pub struct Options {
     /// Configs: TOML or JSON files, or folders of `*.toml` files.
-    #[arg(default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+    #[arg(default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
     paths: Vec<PathBuf>,
     /// How to print what is found.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -40,14 +40,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     let mut found = Vec::new();
     for path in &options.paths {
-        let config = match Config::load_with_environment(path, &environment) {
-            Ok(config) => config,
-            Err(errors) => {
-                found.extend(errors.faults.into_iter().chain(errors.warnings));
-                continue;
-            }
-        };
-        found.extend(findings(&config, options.online)?);
+        match Draft::read(path, &environment) {
+            Ok(draft) => found.extend(findings(draft, options.online)?),
+            Err(errors) => found.extend(errors.faults),
+        }
     }
     // The same file may be part of two of the configs.
     let mut told = Vec::new();
@@ -58,7 +54,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }
         is_new
     });
-    print!("{}", options.format.render(&found));
+    out!("{}", options.format.render(&found));
     let count = |severity| found.iter().filter(|fault| fault.severity == severity).count();
     // An endpoint that is down does not keep a router from starting.
     let refused =
@@ -77,18 +73,24 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// What `serve` would find in a config that could be read, and what others say where they are asked.
-fn findings(config: &Config, is_online: bool) -> Result<Vec<Fault>, Error> {
+/// What `serve` would find in a config, and what others say where they are asked.
+fn findings(draft: Draft, is_online: bool) -> Result<Vec<Fault>, Error> {
     let runtime = runtime()?;
-    match runtime.block_on(check(config, compiler()?)) {
-        Ok(checked) if !is_online => Ok(checked.warnings),
-        Ok(checked) => {
+    let compiler = compiler()?;
+    let checked = runtime.block_on(async {
+        let config = app::finish(draft, compiler.clone()).await?;
+        let checked = app::check(&config, compiler).await?;
+        Ok((config, checked))
+    });
+    match checked {
+        Ok((_, checked)) if !is_online => Ok(checked.warnings),
+        Ok((config, checked)) => {
             let bar = terminal::progress_share(1);
             let done = |count: usize, all: usize| {
                 bar.set_length(all as u64);
                 bar.set_position(count as u64);
             };
-            let online = runtime.block_on(app::online(config, done));
+            let online = runtime.block_on(app::online(&config, done));
             bar.finish_and_clear();
             Ok(checked.warnings.into_iter().chain(online?).collect())
         }

@@ -127,9 +127,9 @@ async fn list(options: &List) -> Result<(), Error> {
             format!("{}: {}", letter.reason.as_str(), letter.detail).into(),
         ]);
     }
-    anstream::print!("{columns}");
+    out!("{columns}");
     if let Some(cursor) = &page.cursor {
-        anstream::println!("more: --cursor {cursor}");
+        outln!("more: --cursor {cursor}");
     }
     Ok(())
 }
@@ -143,21 +143,15 @@ async fn show(options: &One) -> Result<(), Error> {
         return Ok(());
     }
     let (event, work) = (&letter.event, &letter.work);
-    anstream::println!(
-        "{}  {} of `{}`, for `{}`",
-        styled(HEAD, &letter.delivery_id),
-        event.id,
-        event.source,
-        letter.subscription
-    );
-    anstream::println!("  given up {}, {}: {}", letter.at, letter.reason.as_str(), letter.detail);
+    outln!("{}  {} of `{}`, for `{}`", styled(HEAD, &letter.delivery_id), event.id, event.source, letter.subscription);
+    outln!("  given up {}, {}: {}", letter.at, letter.reason.as_str(), letter.detail);
     for attempt in &letter.attempts {
-        anstream::println!("  {}", outcome::attempt(attempt));
+        outln!("  {}", outcome::attempt(attempt));
     }
     match (&work.content_type, &work.body) {
-        (Some(content_type), Some(body)) => anstream::println!("  would send {content_type}: {body}"),
-        (Some(content_type), None) => anstream::println!("  would send {} bytes of {content_type}", work.body_bytes),
-        (None, _) => anstream::println!("  its plugins would run again"),
+        (Some(content_type), Some(body)) => outln!("  would send {content_type}: {body}"),
+        (Some(content_type), None) => outln!("  would send {} bytes of {content_type}", work.body_bytes),
+        (None, _) => outln!("  its plugins would run again"),
     }
     Ok(())
 }
@@ -169,7 +163,7 @@ async fn replay(options: &Replay) -> Result<(), Error> {
     if options.one.json {
         print_json(&replayed);
     } else {
-        anstream::println!("{} is due now, for `{}`", replayed.delivery_id, replayed.subscription);
+        outln!("{} is due now, for `{}`", replayed.delivery_id, replayed.subscription);
     }
     Ok(())
 }
@@ -181,7 +175,7 @@ async fn discard(options: &Discard) -> Result<(), Error> {
     if options.one.json {
         print_json(&serde_json::json!({ "deliveryId": options.one.id, "discarded": true }));
     } else {
-        anstream::println!("{} is thrown away", options.one.id);
+        outln!("{} is thrown away", options.one.id);
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let router = Router::start(&path, &config, compiler()?, clock).await?;
         let (ingest, admin) = (router.ingest_address(), router.admin_address());
         let store = std::sync::Arc::clone(router.store());
-        println!("Branchline is up: events go to http://{ingest}/v1/events, the store is {}\n", folder.0.display());
+        outln!("Branchline is up: events go to http://{ingest}/v1/events, the store is {}\n", folder.0.display());
 
         let running = CancellationToken::new();
         let router = tokio::spawn(router.run(running.clone()));
@@ -75,10 +75,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let shown = async {
             send_samples(ingest, &key, &mut table).await?;
             let verdict = settle(&mut table, &stop).await?;
-            println!("\n{}", table.summary());
-            println!("{verdict}");
+            outln!("\n{}", table.summary());
+            outln!("{verdict}");
             if !options.once && !stop.is_cancelled() {
-                println!("{}", invitation(ingest, admin, &key));
+                outln!("{}", invitation(ingest, admin, &key));
                 while !stop.is_cancelled() {
                     table.print_news().await?;
                     tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(LOOK_EVERY) => {} }

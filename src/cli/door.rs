@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{Answer, Client, NoAnswer, Trust};
-use super::{Error, compiler};
+use super::{Error, compiler, default_config};
 use crate::admin::explain::{Explanation, Question, explain_stored};
 use crate::admin::operations::dead_letters::{self, DeadLetterView, DeadLettersPage, DeadLettersQuery};
 use crate::admin::operations::deliveries::{self, DeliveriesList, DeliveriesQuery};
@@ -21,13 +21,13 @@ use crate::admin::operations::replay::{self, ReplayRequest, ReplayStep, Replayed
 use crate::admin::operations::{self, Caller};
 use crate::app;
 use crate::clock::Clock;
-use crate::config::{Comparison, Config, SecretPrints};
+use crate::config::{Comparison, Config, Draft, Environment, SecretPrints, StoreUrl};
 use crate::delivery::DeliveryId;
 use crate::dispatch::Snapshot;
 use crate::metrics::Metrics;
 use crate::plugin::PluginHost;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Store, embedded};
 
 /// Where a router's admin listener is when nothing is said.
 const DEFAULT_URL: &str = "http://127.0.0.1:8081";
@@ -57,7 +57,7 @@ pub struct Access {
 pub struct Way {
     #[command(flatten)]
     pub listener: Listener,
-    /// The router's config: its address, and its store when it does not run.
+    /// The router's config: its address, and its store when it does not run [default: without `--url`, branchline.toml if it is there]
     #[arg(long, short, env = "BRANCHLINE_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -87,35 +87,61 @@ pub struct Direct {
 /// Why there is no answer.
 enum Fault {
     NoAnswer(NoAnswer),
+    /// It was not asked in the right way.
+    Invalid(String),
     Refused(String),
 }
 
 impl From<operations::Error> for Error {
     fn from(error: operations::Error) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            operations::Error::Invalid(why) => Self::Usage(why),
+            operations::Error::NotFound(_) | operations::Error::Conflict(_) | operations::Error::Store(_) => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
+}
+
+impl Way {
+    /// The config that is named, or the one that `serve` would use here.
+    pub fn config(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| if self.listener.url.is_none() { default_config() } else { None })
+    }
+
+    /// What is known of the router's config. One that is not named need be right only where no router answers: where it runs,
+    /// there may be secrets that are not here.
+    fn read(&self) -> Result<Option<Draft>, Error> {
+        let Some(path) = self.config() else { return Ok(None) };
+        let draft = Draft::read(&path, &Environment::of_process())?;
+        if self.config.is_some() { Ok(Some(Draft::from(draft.finish()?))) } else { Ok(Some(draft)) }
     }
 }
 
 impl Door {
     /// Opens the way: the router if it answers, else the store.
     pub async fn open(options: &Way) -> Result<Self, Error> {
-        let config = options.config.as_deref().map(Config::load).transpose()?;
-        let base =
-            options.listener.url.clone().unwrap_or_else(|| config.as_ref().map_or(DEFAULT_URL.to_owned(), admin_url));
-        let from_config = || config.as_ref().and_then(|config| config.admin.tokens.first().cloned());
+        let other = if options.listener.url.is_none() { "`--url`" } else { "another `--url`" };
+        let advice = format!("give {other}, or `--config` alone to open the store of a router that does not run");
+        Self::open_advising(options, &advice).await
+    }
+
+    /// The same; `advice` is what may help where nothing answers.
+    pub async fn open_advising(options: &Way, advice: &str) -> Result<Self, Error> {
+        let draft = options.read()?;
+        let config = draft.as_ref().map(Draft::config);
+        let base = options.listener.url.clone().unwrap_or_else(|| config.map_or(DEFAULT_URL.to_owned(), admin_url));
+        let from_config = || config.and_then(|config| config.admin.tokens.first().cloned());
         let Access { token, trust } = &options.listener.access;
         let token = token.as_deref().map(Secret::new).or_else(from_config);
         let router = Router { client: Client::new(token.as_ref(), trust).map_err(Error::Failed)?, base };
-        match (router.get::<serde_json::Value>("/api/v1/stats").await, config) {
+        match (router.get::<serde_json::Value>("/api/v1/stats").await, draft) {
             (Ok(_), _) => Ok(Self::Router(Box::new(router))),
-            (Err(Fault::NoAnswer(NoAnswer::Unreachable(..))), Some(config)) if options.listener.url.is_none() => {
-                Direct::open(&config).await.map(|direct| Self::Store(Box::new(direct)))
+            (Err(Fault::NoAnswer(NoAnswer::Unreachable(..))), Some(draft)) if options.listener.url.is_none() => {
+                Direct::open(&draft.finish()?).await.map(|direct| Self::Store(Box::new(direct)))
             }
             (Err(Fault::NoAnswer(error @ NoAnswer::Unreachable(..))), _) => {
-                let other = if options.listener.url.is_none() { "`--url`" } else { "another `--url`" };
-                Err(Error::Failed(format!(
-                    "{error}; give {other}, or `--config` alone to open the store of a router that does not run"
-                )))
+                Err(Error::Failed(format!("{error}; {advice}")))
             }
             (Err(fault), _) => Err(fault.into()),
         }
@@ -258,10 +284,11 @@ impl Router {
     }
 
     async fn ask<Got: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Got, Fault> {
-        let uri = self.uri(path).map_err(Fault::Refused)?;
+        let uri = self.uri(path)?;
         let answer = self.client.request(method, &uri, body).await.map_err(Fault::NoAnswer)?;
         if !answer.status.is_success() {
-            return Err(Fault::Refused(refusal(&answer)));
+            let is_invalid = answer.status == StatusCode::BAD_REQUEST;
+            return Err(if is_invalid { Fault::Invalid(refusal(&answer)) } else { Fault::Refused(refusal(&answer)) });
         }
         serde_json::from_slice(&answer.body)
             .map_err(|error| Fault::Refused(format!("the answer is not one of a router of this version: {error}")))
@@ -274,7 +301,7 @@ impl Router {
 
     /// A stream that goes on for as long as the router does.
     pub async fn stream(&self, path: &str) -> Result<http::Response<hyper::body::Incoming>, Error> {
-        let uri = self.uri(path).map_err(Error::Failed)?;
+        let uri = self.uri(path)?;
         let response = self.client.open(Method::GET, &uri, None).await;
         let response = response.map_err(|error| Error::Failed(error.to_string()))?;
         if response.status().is_success() {
@@ -284,11 +311,11 @@ impl Router {
         Err(Error::Failed(refusal(&answer)))
     }
 
-    fn uri(&self, path: &str) -> Result<Uri, String> {
+    fn uri(&self, path: &str) -> Result<Uri, Fault> {
         let text = format!("{}{}", self.base.trim_end_matches('/'), path.trim_end_matches('?'));
-        let uri: Uri = text.parse().map_err(|_| "`--url` is not a URL".to_owned())?;
+        let uri: Uri = text.parse().map_err(|_| Fault::Invalid("`--url` is not a URL".to_owned()))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("`--url` must begin with `http://` or `https://`".to_owned());
+            return Err(Fault::Invalid("`--url` must begin with `http://` or `https://`".to_owned()));
         }
         Ok(uri)
     }
@@ -296,6 +323,15 @@ impl Router {
 
 impl Direct {
     async fn open(config: &Config) -> Result<Self, Error> {
+        // Opening would make it, and to look is not to change.
+        if let StoreUrl::File(folder) = &config.store.url
+            && !embedded::is_there(folder)
+        {
+            let folder = folder.display();
+            return Err(Error::Failed(format!(
+                "no router runs with this config, and there is no store in `{folder}` yet"
+            )));
+        }
         let clock = Clock::system();
         let plugins = PluginHost::start_with(&config.sandbox, compiler()?, Metrics::default());
         let plugins = plugins.map_err(|error| Error::Failed(error.to_string()))?;
@@ -311,10 +347,11 @@ impl Direct {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        Self::Failed(match fault {
-            Fault::NoAnswer(error) => error.to_string(),
-            Fault::Refused(why) => why,
-        })
+        match fault {
+            Fault::NoAnswer(error) => Self::Failed(error.to_string()),
+            Fault::Invalid(why) => Self::Usage(why),
+            Fault::Refused(why) => Self::Failed(why),
+        }
     }
 }
 

@@ -96,9 +96,9 @@ async fn list(options: &List) -> Result<(), Error> {
             Cell::from(&event.aggregate_id),
         ]);
     }
-    anstream::print!("{columns}");
+    out!("{columns}");
     if let Some(cursor) = &page.cursor {
-        anstream::println!("more: --cursor {cursor}");
+        outln!("more: --cursor {cursor}");
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ async fn show(options: &Show) -> Result<(), Error> {
         return Ok(());
     }
     let event = &detail.event;
-    anstream::println!(
+    outln!(
         "{}  {} from `{}`, accepted {}\n{}",
         styled(HEAD, &event.id),
         event.event_type,
@@ -121,19 +121,19 @@ async fn show(options: &Show) -> Result<(), Error> {
         event.payload,
     );
     if detail.outcomes.is_empty() {
-        anstream::println!("\nit waits for its first attempts");
+        outln!("\nit waits for its first attempts");
     }
     for pair in &detail.outcomes {
         let name = pair.subscription.as_deref().unwrap_or("no route wants it");
-        anstream::println!("\n{}  {}", styled(HEAD, name), styled(outcome::style(pair.status), pair.status.as_str()));
+        outln!("\n{}  {}", styled(HEAD, name), styled(outcome::style(pair.status), pair.status.as_str()));
         for view in pair.before.iter().chain(&pair.last) {
-            anstream::println!("  {}  {}", view.at, outcome::describe(view));
+            outln!("  {}  {}", view.at, outcome::describe(view));
         }
         for attempt in pair.last.iter().flat_map(|last| &last.attempts) {
-            anstream::println!("    {}", outcome::attempt(attempt));
+            outln!("    {}", outcome::attempt(attempt));
         }
         if let Some(waiting) = &pair.waiting {
-            anstream::println!("  due {}", waiting.due);
+            outln!("  due {}", waiting.due);
         }
     }
     Ok(())

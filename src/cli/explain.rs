@@ -49,8 +49,11 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let question = Question { subscription: subscription.clone(), source: source.clone(), body: *body };
     let explanation = runtime()?.block_on(async {
         let is_file = options.event == "-" || Path::new(&options.event).is_file();
-        if is_file && let Some(config) = &options.way.config {
-            return of_file(options, &Config::load(config)?, &question).await;
+        if !is_file && looks_like_a_file(&options.event) {
+            return Err(Error::Failed(format!("there is no file `{}`", options.event)));
+        }
+        if is_file && let Some(config) = options.way.config() {
+            return of_file(options, &Config::load(&config)?, &question).await;
         }
         let door = Door::open(&options.way).await?;
         let explanation = if is_file {
@@ -70,9 +73,15 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if options.json {
         print_json(&explanation);
     } else {
-        anstream::print!("{}", show::Shown(&explanation, &question));
+        out!("{}", show::Shown(&explanation, &question));
     }
     Ok(())
+}
+
+/// Whether this is hardly meant as an event's id.
+fn looks_like_a_file(text: &str) -> bool {
+    [".json", ".ndjson", ".jsonl"].iter().any(|end| text.ends_with(end))
+        || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
 }
 
 /// By the config alone: no router and no store take part.

@@ -24,15 +24,20 @@ pub struct Man {
 
 /// Prints completions.
 pub fn completions(options: &Completions) {
-    clap_complete::generate(options.shell, &mut Arguments::command(), "branchline", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(options.shell, &mut Arguments::command(), "branchline", &mut text);
+    out!("{}", String::from_utf8_lossy(&text));
 }
 
 /// Prints or writes man pages.
 pub fn man(options: &Man) -> Result<(), Error> {
     let command = Arguments::command();
     let Some(folder) = &options.within else {
-        let page = clap_mangen::Man::new(command);
-        return page.render(&mut std::io::stdout()).map_err(|error| Error::Failed(error.to_string()));
+        let mut page = Vec::new();
+        let made = clap_mangen::Man::new(command).render(&mut page);
+        made.map_err(|error| Error::Failed(error.to_string()))?;
+        out!("{}", String::from_utf8_lossy(&page));
+        return Ok(());
     };
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(command, folder))

@@ -1,5 +1,8 @@
 //! The command line, one file per command. Exit codes: 0, 1 something failed, 2 wrong usage, 78 invalid config.
 
+#[macro_use]
+mod terminal; // Columns, colours, progress; first, since all of these print by its macros.
+
 mod backtest; // What a change would have done to stored events.
 mod bench; // How fast it is, beside a pipe that does nothing but HTTP.
 mod check; // What is wrong with a config.
@@ -21,7 +24,6 @@ mod send; // Events from a file to a source.
 mod serve; // The router.
 mod signals; // SIGTERM and SIGINT.
 mod tail; // What happens, as it happens.
-mod terminal; // Columns, colours, progress.
 mod test; // Tests of routes, on a clock that takes no time.
 
 use std::path::PathBuf;
@@ -33,8 +35,14 @@ use clap::{Parser, Subcommand};
 use crate::plugin as sandbox;
 use crate::{app, config};
 
+/// Where the config is when nothing is said.
+const DEFAULT_CONFIG: &str = "branchline.toml";
+
 /// The exit code for a config that can't be used (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+
+/// The exit code for wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
 
 /// The exit code of `plan --detailed-exitcode` where there are changes: apart from 1, by which it fails, and 2, by which it is called wrongly.
 const EXIT_CHANGES: u8 = 3;
@@ -52,7 +60,7 @@ enum Command {
     /// Run the router.
     Serve {
         /// A TOML or JSON file, or a folder of `*.toml` files.
-        #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+        #[arg(long, short, default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
         config: PathBuf,
     },
     /// Find everything that is wrong with a config, without running it.
@@ -101,6 +109,9 @@ enum Error {
     /// The config can't be used: exit code 78.
     #[error("{0}")]
     Config(String),
+    /// What was asked for can't be done as it was asked: exit code 2.
+    #[error("{0}")]
+    Usage(String),
     /// Anything else: exit code 1.
     #[error("{0}")]
     Failed(String),
@@ -133,7 +144,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; clap knows which stream and code is which.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
         }
     };
     let done = match arguments.command {
@@ -151,7 +162,7 @@ pub fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Schema => {
-            print!("{}", config::SCHEMA);
+            out!("{}", config::SCHEMA);
             Ok(())
         }
         Command::Plugin(command) => plugin::run(&command),
@@ -169,6 +180,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match error {
                 Error::Config(_) => EXIT_CONFIG,
                 Error::Failed(_) => 1,
+                Error::Usage(_) => EXIT_USAGE,
                 Error::Changes => EXIT_CHANGES,
             })
         }
@@ -187,13 +199,19 @@ fn source<'config>(config: &'config config::Config, name: Option<&str>) -> Resul
         (None, [only]) => Ok(only),
         (None, []) => Err(Error::Failed("the config has no source".to_owned())),
         (None, _) => {
-            Err(Error::Failed(format!("the config has several sources; say `--source` with one of {}", names())))
+            Err(Error::Usage(format!("the config has several sources; say `--source` with one of {}", names())))
         }
         (Some(name), sources) => sources
             .iter()
             .find(|source| *source.name == *name)
             .ok_or_else(|| Error::Failed(format!("the config has no source `{name}`; it has {}", names()))),
     }
+}
+
+/// The config that a command uses where none is named, as `serve` does: `branchline.toml` in the current folder, if it is there.
+fn default_config() -> Option<PathBuf> {
+    let path = PathBuf::from(DEFAULT_CONFIG);
+    path.is_file().then_some(path)
 }
 
 /// A tokio runtime for a command.

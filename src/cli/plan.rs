@@ -13,17 +13,17 @@ use serde_json::json;
 
 use super::door::{Access, Door, Listener, Way, admin_url};
 use super::terminal::{BAD, GOOD, WAITS, print_json, styled};
-use super::{Error, compiler, runtime};
-use crate::admin::operations::LIMIT_MAX;
+use super::{DEFAULT_CONFIG, Error, compiler, runtime};
 use crate::admin::operations::deliveries::DeliveriesQuery;
 use crate::app;
 use crate::config::{Config, Description, Environment, SecretPrints, StoreUrl};
+use crate::store::embedded;
 
 /// What `branchline plan` can be told.
 #[derive(clap::Args)]
 pub struct Options {
     /// The config that is to come: a TOML or JSON file, or a folder of `*.toml` files.
-    #[arg(default_value = "branchline.toml")]
+    #[arg(default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
     path: PathBuf,
     /// The admin listener of the router that is to get it [default: the one that the config names]
     #[arg(long, value_name = "URL")]
@@ -100,13 +100,9 @@ async fn of_router(options: &Options, config: &Config, prints: &SecretPrints) ->
     let url = options.against.clone().unwrap_or_else(|| admin_url(config));
     let from_config = || config.admin.tokens.first().map(|token| token.expose().to_owned());
     let access = Access { token: options.access.token.clone().or_else(from_config), ..options.access.clone() };
-    let door = Door::open(&Way { listener: Listener { url: Some(url.clone()), access }, config: None }).await;
-    let door = door.map_err(|error| match error {
-        Error::Failed(why) => {
-            Error::Failed(format!("{why}; `--against URL` names another router, `--from PATH` the config in use"))
-        }
-        error @ (Error::Config(_) | Error::Changes) => error,
-    })?;
+    let way = Way { listener: Listener { url: Some(url.clone()), access }, config: None };
+    let advice = "`--against URL` names another router, `--from PATH` the config in use";
+    let door = Door::open_advising(&way, advice).await?;
     let compared = door.router()?.compare(prints).await?;
     Ok(Present {
         shown: format!("generation {} of the router at {url}", compared.generation),
@@ -122,7 +118,7 @@ async fn of_config(options: &Options, path: &Path, prints: &SecretPrints) -> Res
     let waiting = match &config.store.url {
         _ if options.stand_ins => Err("secrets are stood in for, and the store may be one".to_owned()),
         // Opening would make it.
-        StoreUrl::File(folder) if !folder.exists() => Ok(None),
+        StoreUrl::File(folder) if !embedded::is_there(folder) => Ok(None),
         StoreUrl::File(_) | StoreUrl::Redis(_) => {
             let listener = Listener { url: None, access: options.access.clone() };
             let way = Way { listener, config: Some(path.to_owned()) };
@@ -135,28 +131,31 @@ async fn of_config(options: &Options, path: &Path, prints: &SecretPrints) -> Res
 
 /// Says of each change how many deliveries it concerns; without a door there is no store, and nothing waits.
 async fn count_waiting(door: Option<&Door>, before: &Description, changes: &mut [Change]) -> Result<(), Error> {
-    let mut counts: HashMap<String, usize> = HashMap::new();
+    let mut counts: HashMap<String, u64> = HashMap::new();
     for change in changes {
         let concerned = effects::concerned(change, before);
         if concerned.is_empty() {
             continue;
         }
-        let mut waiting = Waiting::default();
+        let mut waiting = 0;
         for subscription in concerned {
             let count = match (counts.get(&subscription), door) {
                 (Some(count), _) => *count,
                 (None, None) => 0,
                 (None, Some(door)) => {
-                    let query = DeliveriesQuery { subscription: Some(subscription.clone()), limit: Some(LIMIT_MAX) };
-                    door.deliveries(&query).await?.deliveries.len()
+                    let query =
+                        DeliveriesQuery { subscription: Some(subscription.clone()), limit: Some(1), count: true };
+                    let count = door.deliveries(&query).await?.count;
+                    count.ok_or_else(|| {
+                        Error::Failed("the router is of a version that does not count them".to_owned())
+                    })?
                 }
             };
-            waiting.count += count;
-            waiting.at_least |= count == LIMIT_MAX;
+            waiting += count;
             counts.insert(subscription, count);
         }
         change.effects.extend(effects::for_waiting(change, waiting));
-        change.waiting = Some(waiting);
+        change.waiting = Some(Waiting { count: waiting });
     }
     Ok(())
 }
@@ -172,21 +171,21 @@ fn style(mark: Mark) -> Style {
 fn print(changes: &[Change], against: &str, unknown: Option<&str>) {
     for change in changes {
         let line = format!("{} {} `{}`", change.mark.as_str(), change.kind, change.name);
-        anstream::println!("{}", styled(style(change.mark), line));
+        outln!("{}", styled(style(change.mark), line));
         for key in &change.keys {
-            anstream::println!("    {key}");
+            outln!("    {key}");
         }
         for effect in &change.effects {
-            anstream::println!("  → {effect}");
+            outln!("  → {effect}");
         }
     }
     if let Some(why) = unknown {
-        anstream::println!("\nhow many deliveries wait is not known: {why}");
+        outln!("\nhow many deliveries wait is not known: {why}");
     }
     let count = |mark| changes.iter().filter(|change| change.mark == mark).count();
     match changes.len() {
-        0 => anstream::println!("no changes, compared with {against}"),
-        _ => anstream::println!(
+        0 => outln!("no changes, compared with {against}"),
+        _ => outln!(
             "\n{} to add, {} to change, {} to remove, compared with {against}",
             count(Mark::Added),
             count(Mark::Changed),

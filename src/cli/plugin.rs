@@ -47,5 +47,5 @@ const COMPONENT: &str = "plugin.wasm";
 
 /// JSON on standard output.
 fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
+    outln!("{value:#}");
 }

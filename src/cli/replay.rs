@@ -78,6 +78,15 @@ fn status(text: &str) -> Result<Status, String> {
     })
 }
 
+impl Options {
+    /// Whether anything is said of which deliveries.
+    fn selects(&self) -> bool {
+        let texts = [&self.since, &self.until, &self.event_type, &self.source, &self.subscription];
+        let lists = [&self.event_ids, &self.dead_letter];
+        texts.iter().any(|text| text.is_some()) || lists.iter().any(|list| !list.is_empty()) || self.status.is_some()
+    }
+}
+
 /// What all steps did.
 #[derive(Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +108,13 @@ struct Totals {
 
 /// Replays.
 pub fn run(options: &Options) -> Result<(), Error> {
+    if !options.selects() {
+        return Err(Error::Usage(
+            "which deliveries? Say it with event ids, `--dead-letter`, `--since`, `--until`, `--type`, `--source`, \
+             `--subscription` or `--status`"
+                .to_owned(),
+        ));
+    }
     let stop = stop_on_signal()?;
     let totals = runtime()?.block_on(async {
         let door = Door::open(&options.way).await?;
@@ -151,7 +167,7 @@ async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Res
             Ok(done) => done,
             // What the step had done before it failed is not done twice when it is asked for again.
             Err(Error::Failed(why)) => return Err(Error::Failed(format!("{why}{}", totals.how_to_go_on()))),
-            Err(error @ (Error::Config(_) | Error::Changes)) => return Err(error),
+            Err(error @ (Error::Config(_) | Error::Usage(_) | Error::Changes)) => return Err(error),
         };
         let made = u32::try_from(done.replayed).unwrap_or(u32::MAX);
         progress.step(&done);
@@ -199,7 +215,7 @@ impl Totals {
 fn show(options: &Options, totals: &Totals) {
     let what = if options.dry_run { "would be made again" } else { "are due now" };
     let count = totals.subscriptions.values().sum::<u64>();
-    anstream::println!("{count} {} {what}", if count == 1 { "delivery" } else { "deliveries" });
+    outln!("{count} {} {what}", if count == 1 { "delivery" } else { "deliveries" });
     let mut columns = Columns::indented(2);
     for (subscription, counts) in &totals.statuses {
         for (status, count) in counts {
@@ -209,8 +225,8 @@ fn show(options: &Options, totals: &Totals) {
     for (why, count) in &totals.skipped {
         columns.add([format!("left as it is: {why}").into(), count.into()]);
     }
-    anstream::print!("{columns}");
+    out!("{columns}");
     if let Some(cursor) = &totals.cursor {
-        anstream::println!("more: the same with --cursor {cursor}");
+        outln!("more: the same with --cursor {cursor}");
     }
 }

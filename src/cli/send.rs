@@ -23,7 +23,7 @@ use super::http::{Answer, Client, NoAnswer, Trust};
 use super::plugin::units;
 use super::signals::stop_on_signal;
 use super::terminal;
-use super::{Error, runtime};
+use super::{DEFAULT_CONFIG, Error, runtime};
 use crate::config::{Config, SourceAuth};
 use crate::secret::Secret;
 use answer::Answered;
@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long)]
     url: Option<String>,
     /// The router's config, for its address and a key of the source.
-    #[arg(long, short, default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+    #[arg(long, short, default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
     config: PathBuf,
     /// Which source of the config, where it has several.
     #[arg(long)]

@@ -7,16 +7,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::signals::stop_on_signal;
 use super::{Error, compiler, logging, runtime};
-use crate::app::{Reloader, Router};
+use crate::app::{self, Reloader, Router};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Draft, Environment};
 
 /// Runs the router.
 pub fn run(path: &Path) -> Result<(), Error> {
-    let config = Config::load(path)?;
+    let draft = Draft::read(path, &Environment::of_process())?;
+    let runtime = runtime()?;
+    let config = runtime.block_on(app::finish(draft, compiler()?))?;
     let _logs = logging::start(&config.log)?;
     let stop = stop_on_signal()?;
-    runtime()?.block_on(async move {
+    runtime.block_on(async move {
         let router = Router::start(path, &config, compiler()?, Clock::system()).await?;
         reload_on_hangup(Arc::clone(router.reloader()))?;
         tracing::info!(

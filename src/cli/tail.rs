@@ -68,10 +68,10 @@ fn print(line: &[u8], as_json: bool) {
         return;
     }
     if as_json {
-        anstream::println!("{line}");
+        outln!("{line}");
         return;
     }
-    anstream::println!("{}", describe(&line));
+    outln!("{}", describe(&line));
 }
 
 /// A line for people: whatever the router tells, in a fixed order.

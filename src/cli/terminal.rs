@@ -1,11 +1,44 @@
 //! What commands print for people: aligned columns, and colours on a terminal only. `NO_COLOR` is heeded by `anstream`,
-//! through whose macros everything here is printed.
+//! through which everything here is printed. Where nobody reads any more (`branchline events list | head -1`) a command ends quietly.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Effects, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
+
+/// Prints on standard output, without a line break.
+macro_rules! out {
+    ($($text:tt)*) => { $crate::cli::terminal::print(format_args!($($text)*)) };
+}
+
+/// Prints a line on standard output.
+macro_rules! outln {
+    () => { $crate::cli::terminal::print_line(format_args!("")) };
+    ($($text:tt)*) => { $crate::cli::terminal::print_line(format_args!($($text)*)) };
+}
+
+/// Prints on standard output; see `out!`.
+pub fn print(text: fmt::Arguments<'_>) {
+    let mut out = anstream::stdout();
+    let printed = out.write_fmt(text).and_then(|()| out.flush());
+    printed.unwrap_or_else(|error| end_unread(&error));
+}
+
+/// Prints a line; see `outln!`.
+pub fn print_line(text: fmt::Arguments<'_>) {
+    print(format_args!("{text}\n"));
+}
+
+/// What can't be printed ends the command: quietly where whoever read it has had enough.
+pub fn end_unread(error: &io::Error) -> ! {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    eprintln!("branchline: can't print: {error}");
+    std::process::exit(1);
+}
 
 /// What went well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -100,12 +133,12 @@ impl fmt::Display for Columns {
 
 /// JSON on standard output: one object, for programs.
 pub fn print_json(value: &impl serde::Serialize) {
-    anstream::println!("{}", serde_json::to_string_pretty(value).expect("what is printed has text keys only"));
+    outln!("{}", serde_json::to_string_pretty(value).expect("what is printed has text keys only"));
 }
 
 /// JSON on standard output: an object a line, for streams.
 pub fn print_json_line(value: &impl serde::Serialize) {
-    anstream::println!("{}", serde_json::to_string(value).expect("what is printed has text keys only"));
+    outln!("{}", serde_json::to_string(value).expect("what is printed has text keys only"));
 }
 
 /// A progress bar on standard error that shows how much of a whole is done, in no unit.

@@ -2,6 +2,7 @@
 //! compares what was sent, when, and how it ended. Filter, plugins, signatures and decisions are those of `serve`; only clock,
 //! jitter and transport are others. A test sees no secret but its own, so it comes to the same on every machine.
 
+mod attempts; // Retries that are the same delivery.
 mod judge; // What differs from what must come.
 mod report; // Words, JUnit and JSON.
 mod script; // An endpoint that answers from a list.
@@ -15,7 +16,7 @@ use judge::{Came, Difference};
 use script::Script;
 use serde_json::Value;
 
-use super::{Error, compiler};
+use super::{DEFAULT_CONFIG, Error, compiler};
 use crate::accept::read_event;
 use crate::app;
 use crate::config::{Config, Environment, Place, PluginFixtures, PluginSpec, RouteTest, TestEvent};
@@ -34,7 +35,7 @@ const CACHE_VARIABLES: [&str; 2] = ["HOME", "XDG_CACHE_HOME"];
 #[derive(clap::Args)]
 pub struct Options {
     /// Configs: TOML or JSON files, or folders of `*.toml` files.
-    #[arg(default_value = "branchline.toml", env = "BRANCHLINE_CONFIG")]
+    #[arg(default_value = DEFAULT_CONFIG, env = "BRANCHLINE_CONFIG")]
     paths: Vec<PathBuf>,
     /// Only the tests whose name contains this; that there is none is a failure.
     #[arg(short = 'k', value_name = "TEXT")]
@@ -93,7 +94,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if options.json {
         super::terminal::print_json(&report::json(&suites));
     } else {
-        anstream::println!("\n{}", report::summary(all, failed, count(|done| done.updated)));
+        outln!("\n{}", report::summary(all, failed, count(|done| done.updated)));
     }
     if failed > 0 { Err(Error::Failed(format!("{failed} of {all} tests failed"))) } else { Ok(()) }
 }
@@ -116,7 +117,7 @@ async fn run_config(path: &Path, options: &Options) -> Result<Vec<Done>, Error> 
         let mut done = run_test(test, &snapshot, &stage, options.update).await;
         done.took = began.elapsed();
         if !options.json {
-            anstream::print!("{}", report::line(&done, &config));
+            out!("{}", report::line(&done, &config));
         }
         all.push(done);
     }
@@ -201,6 +202,13 @@ async fn run_test(test: &RouteTest, snapshot: &Snapshot, stage: &Stage, update: 
             }
         }
         done.differences.extend(judge::judge(expectation, &came));
+    }
+    for end in &done.ends {
+        let own = test.expected.iter().find(|own| own.subscription == end.subscription);
+        let key = own.map_or(&test.key, |own| &own.key);
+        let consumer = snapshot.consumer(&end.subscription);
+        let keys = consumer.map_or(&[][..], |consumer| &consumer.endpoint.endpoint.signing_keys);
+        done.differences.extend(attempts::judge(key, &end.subscription, &script.sent(&end.subscription), keys));
     }
     if test.only {
         done.differences.extend(judge::others(test, &done.ends));

@@ -1,6 +1,7 @@
 //! A file's text in, its values and where each of them stands out. TOML by `toml_edit`, JSON by `serde_json`
 //! and a scan of what it accepted. Knows nothing of what the keys mean.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
@@ -15,6 +16,8 @@ pub(super) struct Document {
     pub values: Map<String, Value>,
     /// Where each key stands, in the order of the file.
     pub spots: Vec<Spot>,
+    /// Keys that are there for the second time. What they say is not among the values, or takes the place of the first.
+    pub twice: Vec<SyntaxFault>,
 }
 
 /// Where a key and its value stand in a file, in bytes.
@@ -98,17 +101,41 @@ pub(super) fn element(parent: &str, number: usize) -> String {
     format!("{parent}[{number}]")
 }
 
+/// How many keys of a file may be there twice before nothing else of it is read: each takes another parse.
+const TWICE_MAX: usize = 20;
+
 fn toml(text: &str, before: Before) -> Result<Document, Vec<SyntaxFault>> {
-    let document = toml_edit::Document::parse(text).map_err(|error| {
+    let mut twice = Vec::new();
+    let mut text = Cow::Borrowed(text);
+    let document = loop {
+        let error = match toml_edit::Document::parse(&*text) {
+            Ok(document) => break document,
+            Err(error) => error,
+        };
         let range = error.span().unwrap_or(0..0);
-        vec![match (error.message(), text.get(range.clone())) {
-            ("duplicate key", Some(key)) => SyntaxFault::twice(range, key),
-            (message, _) => SyntaxFault::at(range, message),
-        }]
-    })?;
+        match (error.message(), text.get(range.clone())) {
+            ("duplicate key", Some(key)) => twice.push(SyntaxFault::twice(range.clone(), key)),
+            // What comes after the first line of a value that was taken out is no mistake of its own.
+            _ if !twice.is_empty() => return Err(twice),
+            (message, _) => return Err(vec![SyntaxFault::at(range, message)]),
+        }
+        match without_line_of(&text, &range) {
+            Some(rest) if twice.len() < TWICE_MAX => text = Cow::Owned(rest),
+            Some(_) | None => return Err(twice),
+        }
+    };
     let mut walk = TomlWalk { before, spots: Vec::new(), faults: Vec::new() };
     let values = walk.table(document.as_table(), "");
-    if walk.faults.is_empty() { Ok(Document { values, spots: walk.spots }) } else { Err(walk.faults) }
+    if walk.faults.is_empty() { Ok(Document { values, spots: walk.spots, twice }) } else { Err(walk.faults) }
+}
+
+/// The text with blanks for the line that begins with this key, so that the rest stands where it stood; `None` where the key does
+/// not begin one.
+fn without_line_of(text: &str, key: &Range<usize>) -> Option<String> {
+    let start = text[..key.start].rfind('\n').map_or(0, |at| at + 1);
+    let end = text[key.start..].find('\n').map_or(text.len(), |at| key.start + at);
+    let begins = text[start..key.start].trim().is_empty();
+    begins.then(|| format!("{}{}{}", &text[..start], " ".repeat(end - start), &text[end..]))
 }
 
 struct TomlWalk {
@@ -212,6 +239,23 @@ mod tests {
             assert_eq!(shown(text, &document, key), expected, "{key}");
         }
         assert_eq!(Before::default().and(&document).first("routes"), 1);
+    }
+
+    #[test]
+    fn what_is_there_twice_does_not_hide_the_rest() {
+        let text = "[a]\nx = 1\nx = 2\n[b]\ny = 1\ny = 2 # \u{e9}\nz = 3\n";
+        let document = Document::parse(text, false, Before::default()).unwrap();
+        assert_eq!(document.twice, [SyntaxFault::twice(10..11, "x"), SyntaxFault::twice(26..27, "y")]);
+        assert_eq!(
+            document.values,
+            serde_json::json!({"a": {"x": 1}, "b": {"y": 1, "z": 3}}).as_object().unwrap().clone()
+        );
+        assert_eq!(shown(text, &document, "b.z"), "z -> 3");
+        // Neither a table nor a value of several lines can be taken out as if it had not been there.
+        for text in ["[a]\n[a]\nx = inf\n", "x = 1\nx = [\n1]\ny = inf\n"] {
+            let faults = Document::parse(text, false, Before::default()).unwrap_err();
+            assert!(faults.len() == 1 && faults[0].message.ends_with("is defined twice"), "{faults:?}");
+        }
     }
 
     #[test]

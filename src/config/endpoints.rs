@@ -51,11 +51,13 @@ const OWN_HEADERS: [&str; 17] = [
 
 /// All endpoints, by name.
 pub(super) fn endpoints(table: Table<'_>) -> Vec<Arc<Endpoint>> {
-    let endpoint = |(name, entry): (Arc<str>, Entry<'_>)| endpoint(name, entry.table()?);
-    table.named().into_iter().filter_map(endpoint).collect()
+    let endpoint = |(name, entry): (Arc<str>, Entry<'_>)| {
+        Arc::new(entry.table().map_or_else(|| Endpoint::stand_in(&name), |table| endpoint(Arc::clone(&name), table)))
+    };
+    table.named().into_iter().map(endpoint).collect()
 }
 
-fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
+fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Endpoint {
     let url = table.require_secret("url", "where to post, for example `url = { env = \"NAME\" }`");
     let url = url.and_then(|entry| entry.endpoint_url());
     let signing_keys = table.find_secret("secret").and_then(|entry| entry.one_or_list(SIGNING_KEYS_MAX));
@@ -80,9 +82,9 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
     let retry = table.find("retry").and_then(|entry| entry.retry());
     let tls = table.find("tls").and_then(|entry| entry.endpoint_tls());
     table.end();
-    Some(Arc::new(Endpoint {
+    Endpoint {
         name,
-        url: url?,
+        url: url.unwrap_or_else(EndpointUrl::stand_in),
         signing_keys,
         timeout,
         connect_timeout,
@@ -93,7 +95,33 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Option<Arc<Endpoint>> {
         format,
         retry,
         tls,
-    }))
+    }
+}
+
+impl Endpoint {
+    /// One that has the place of what can't be used, or that is named and not there.
+    pub(super) fn stand_in(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            url: EndpointUrl::stand_in(),
+            signing_keys: Vec::new(),
+            timeout: TIMEOUT,
+            connect_timeout: TIMEOUT,
+            max_in_flight: ATTEMPTS_IN_FLIGHT,
+            breaker: Some(BREAKER),
+            rate: None,
+            headers: Vec::new(),
+            format: BodyFormat::default(),
+            retry: None,
+            tls: None,
+        }
+    }
+}
+
+impl EndpointUrl {
+    fn stand_in() -> Self {
+        Self::parse("https://stand-in.invalid/").expect("it is a URL")
+    }
 }
 
 fn body_format(text: &str) -> Result<BodyFormat, String> {

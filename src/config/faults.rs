@@ -222,9 +222,22 @@ impl fmt::Display for Place {
     }
 }
 
-/// The name of `known` that `word` is probably a slip of the pen for. None when nothing is near.
-pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
-    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+/// How alike two words that begin alike must be for one to be a form of the other, from 0 to 1.
+const ALIKE_MIN: f64 = 0.85;
+
+/// The name of `known` that `word` is probably meant to be: misspelled, or another form of it, like `retries` for `retry`. None
+/// when nothing is near.
+pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> Option<String> {
+    misspelled(word, known.clone()).or_else(|| {
+        let word = plain(word);
+        let alike = known.into_iter().map(|name| (strsim::jaro_winkler(&word, &plain(name)), name));
+        let nearest = alike.filter(|(alike, _)| *alike >= ALIKE_MIN).max_by(|a, b| a.0.total_cmp(&b.0));
+        nearest.map(|(_, name)| name.to_owned())
+    })
+}
+
+/// The name of `known` that `word` is a slip of the pen for.
+pub(super) fn misspelled<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     let word = plain(word);
     let length = word.chars().count();
     known
@@ -233,6 +246,10 @@ pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) 
         .filter(|(distance, _)| *distance <= (length / 3).max(1) && *distance < length)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name.to_owned())
+}
+
+fn plain(text: &str) -> String {
+    text.to_lowercase().replace('-', "_")
 }
 
 #[cfg(test)]
@@ -248,6 +265,10 @@ mod tests {
             ("plugin", Some("plugins")),
             ("nmae", Some("name")),
             ("retrys", Some("retry")),
+            ("retries", Some("retry")),
+            ("retires", Some("retry")),
+            ("endpoint_name", Some("endpoint")),
+            ("retry_policy", Some("retry")),
             ("attempts", None),
             ("x", None),
             ("timeout", None),

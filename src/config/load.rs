@@ -1,6 +1,6 @@
 //! Reads files and environment, merges them in layers, and has every table read. The only place that knows figment.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +19,45 @@ use super::reader::{Reading, Table};
 use super::routes::Names;
 use super::values::{self, MIB};
 use super::{Config, Places, endpoints, plugins, route_tests, routes, sections, sources, store};
-use crate::endpoint::Endpoint;
 
 const FILES_MAX: usize = 1_000;
 const FILE_BYTES_MAX: usize = 16 * MIB;
+
+/// A config as it was read, with every mistake that the reader found: stand-ins have the places of what can't be used, so that
+/// the rest can be looked at, too. Only one without a mistake becomes a [`Config`] that something runs by.
+pub struct Draft {
+    config: Config,
+    faults: Vec<Fault>,
+}
+
+impl From<Config> for Draft {
+    fn from(config: Config) -> Self {
+        Self { config, faults: Vec::new() }
+    }
+}
+
+impl Draft {
+    /// Reads what [`Config::load_with_environment`] reads; the error is about files that could not be read or parsed.
+    pub fn read(path: &Path, environment: &Environment) -> Result<Self, Errors> {
+        assemble(path, read_files(path)?, environment)
+    }
+
+    /// What could be read. To be looked at, not to be run by.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the reader found, in the order of the places.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The config, if nothing is wrong with it.
+    pub fn finish(self) -> Result<Config, Errors> {
+        let Self { config, faults } = self;
+        if faults.is_empty() { Ok(config) } else { Err(Errors { faults, warnings: config.warnings }) }
+    }
+}
 
 impl Config {
     /// Reads a file (TOML, or JSON if its name ends in `.json`), or every `*.toml` of a folder in the order of their
@@ -33,12 +68,12 @@ impl Config {
 
     /// The same with other variables than the process's.
     pub fn load_with_environment(path: &Path, environment: &Environment) -> Result<Self, Errors> {
-        assemble(path, read_files(path)?, environment)
+        Draft::read(path, environment)?.finish()
     }
 
     /// The same from a text that is called `name`; relative paths are relative to the folder of `name`.
     pub fn parse(name: &Path, text: &str, environment: &Environment) -> Result<Self, Errors> {
-        assemble(name, vec![SourceFile::new(name.to_owned(), text.to_owned())], environment)
+        assemble(name, vec![SourceFile::new(name.to_owned(), text.to_owned())], environment)?.finish()
     }
 
     /// A mistake that is found later, in the value of a key such as `routes[0].where` or of the nearest key above it.
@@ -116,23 +151,31 @@ fn read_file(path: &Path) -> Result<String, Errors> {
     })
 }
 
-fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> Result<Config, Errors> {
-    let (mut origins, values) = merge_files(root, files)?;
+fn assemble(root: &Path, files: Vec<SourceFile>, environment: &Environment) -> Result<Draft, Errors> {
+    let Merged { mut origins, values, twice } = merge_files(root, files)?;
     let values = merge_environment(&mut origins, values, environment);
     let reading = Reading::new(&origins, environment);
     let config = read(reading.root(&values));
     reading.warn_of_near_misses();
     let description = Description::of(&values, &reading.secrets.borrow());
-    let warnings = reading.end()?;
-    Ok(Config { warnings, description, places: Places(Arc::new(origins)), ..config })
+    let (faults, warnings) = reading.end(twice);
+    Ok(Draft { config: Config { warnings, description, places: Places(Arc::new(origins)), ..config }, faults })
+}
+
+/// All files as one.
+pub(super) struct Merged {
+    pub origins: Origins,
+    pub values: Map<String, Value>,
+    /// What is there twice; it was read once.
+    twice: Vec<Fault>,
 }
 
 /// Parses the files and joins them: tables by key, routes and tests in order. What two files define is a fault.
-pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origins, Map<String, Value>), Errors> {
+pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<Merged, Errors> {
     let mut origins = Origins::new(root.to_owned());
     let mut figment = Figment::new();
     let mut first_files: HashMap<String, Place> = HashMap::new();
-    let (mut faults, mut before) = (Vec::new(), Before::default());
+    let (mut faults, mut twice, mut before) = (Vec::new(), Vec::new(), Before::default());
     for file in files {
         let is_json = file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         let document = match Document::parse(&file.text, is_json, before) {
@@ -143,6 +186,7 @@ pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origin
             }
         };
         before = before.and(&document);
+        twice.extend(document.twice.iter().map(|fault| file.syntax_fault(fault)));
         let own_keys = keys_of_one_file(&document.values);
         for spot in document.spots.iter().filter(|spot| own_keys.contains(&spot.key)) {
             let key = spot.key.clone();
@@ -153,7 +197,7 @@ pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origin
                     let mut alone = Origins::new(file.path.clone());
                     alone.add_file(file.clone(), document.spots.clone());
                     let excerpt = alone.excerpt(&key, Part::Name);
-                    faults.push(Fault { key, excerpt, ..Fault::new(Severity::Error, place, message) });
+                    twice.push(Fault { key, excerpt, ..Fault::new(Severity::Error, place, message) });
                 }
                 None => {
                     first_files.insert(key, place);
@@ -163,7 +207,12 @@ pub(super) fn merge_files(root: &Path, files: Vec<SourceFile>) -> Result<(Origin
         figment = figment.admerge(Serialized::defaults(Value::Object(document.values)));
         origins.add_file(file, document.spots);
     }
-    if faults.is_empty() { Ok((origins, extract(&figment))) } else { Err(Errors { faults, warnings: Vec::new() }) }
+    if faults.is_empty() {
+        return Ok(Merged { origins, values: extract(&figment), twice });
+    }
+    faults.extend(twice);
+    faults.sort_by(|a, b| a.place.cmp(&b.place));
+    Err(Errors { faults, warnings: Vec::new() })
 }
 
 /// The keys that no other file may define: those of the second level, `endpoints.warehouse` or `ingest.listen`.
@@ -208,7 +257,7 @@ fn extract(figment: &Figment) -> Map<String, Value> {
     figment.extract().expect("figment was given JSON objects only, and merged they are one")
 }
 
-/// Reads every table. What has a fault is left out or has a stand-in: the caller refuses the whole config then.
+/// Reads every table. What has a fault has a stand-in, at its place: the caller refuses the whole config then.
 pub(super) fn read(mut root: Table<'_>) -> Config {
     let ingest = sections::ingest(root.section("ingest"));
     let admin = sections::admin(root.section("admin"));
@@ -220,22 +269,19 @@ pub(super) fn read(mut root: Table<'_>) -> Config {
     // Names count as known even where what they name has a fault of its own, which is reported there.
     let source_names = root.section("sources").names();
     let sources = sources::sources(root.section("sources"), &ingest);
-    let endpoint_names = root.section("endpoints").names();
     let endpoints = endpoints::endpoints(root.section("endpoints"));
     let plugin_names = root.section("plugins").names();
     let plugins = plugins::plugins(root.section("plugins"));
-    let mut endpoints_by_name: HashMap<String, Option<&Arc<Endpoint>>> =
-        endpoint_names.into_iter().map(|name| (name, None)).collect();
-    endpoints_by_name.extend(endpoints.iter().map(|endpoint| (endpoint.name.to_string(), Some(endpoint))));
     let names = Names {
         sources: source_names.into_iter().collect(),
         plugins: plugin_names.into_iter().collect(),
-        endpoints: endpoints_by_name,
+        endpoints: endpoints.iter().map(|endpoint| (endpoint.name.to_string(), endpoint)).collect(),
     };
     let routes = routes::routes(root.find("routes").as_ref(), &names);
-    // Of routes with faults not every name is known.
-    let subscriptions = (!root.reading.has_faults())
-        .then(|| routes.iter().flat_map(|route| &route.subscriptions).map(|own| own.name.to_string()).collect());
+    // Of routes with faults not every name may be known.
+    let subscriptions: BTreeSet<_> =
+        routes.iter().flat_map(|route| &route.subscriptions).map(|own| own.name.to_string()).collect();
+    let subscriptions = Some(subscriptions).filter(|names| !names.contains("") && !root.reading.has_fault_at("routes"));
     let tests = route_tests::tests(root.find("tests").as_ref(), &names.sources, subscriptions.as_ref());
 
     store.options.lease = store::lease(&endpoints, &plugins, &routes);

@@ -37,6 +37,7 @@ pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
+pub use load::Draft;
 pub use route_tests::{Answer, Expectation, ExpectedEnd, ExpectedRequest, RouteTest, TestEvent};
 pub use schema::SCHEMA;
 pub use sections::user_cache;

@@ -34,6 +34,8 @@ const HARMLESS: [&str; 12] = [
 pub(super) enum Part {
     /// The key's name.
     Name,
+    /// The same; the value is shown beside it where it is a single one, or a list of them.
+    NameBesideValue,
     /// The value; shown in the line.
     Value,
     /// The value; not shown, since it may be a secret.
@@ -123,7 +125,10 @@ impl Origins {
                 focus = part;
             }
         }
-        (file.place(focus.start), Some(self.line_of(number, spot, &focus, exact && spot.leaf)))
+        (
+            file.place(focus.start),
+            Some(self.line_of(number, spot, &focus, if exact { Part::Value } else { Part::Secret })),
+        )
     }
 
     /// The folder that a relative path at this key is relative to; empty for the current folder.
@@ -143,15 +148,21 @@ impl Origins {
     /// The line at a key's place, without what may be secret.
     pub fn excerpt(&self, key: &str, part: Part) -> Option<Excerpt> {
         let Origin::Spot(number, at_fault) = self.find(key) else { return None };
-        Some(self.line_of(number, at_fault, &focus(at_fault, part), part == Part::Value && at_fault.key == key))
+        let part = if at_fault.key == key { part } else { Part::Secret };
+        Some(self.line_of(number, at_fault, &focus(at_fault, part), part))
     }
 
-    fn line_of(&self, number: usize, at_fault: &Spot, focus: &Range<usize>, value_shown: bool) -> Excerpt {
+    fn line_of(&self, number: usize, at_fault: &Spot, focus: &Range<usize>, part: Part) -> Excerpt {
         let (file, leaves) = (&self.files[number], &self.leaves[number]);
         let line = file.line(focus.start);
         let first = leaves.partition_point(|spot| spot.value.end <= line.start);
         let in_line = leaves[first..].iter().take_while(|spot| spot.value.start < line.end);
-        let shown = |spot: &Spot| is_harmless(&spot.key) || (value_shown && spot.key == at_fault.key);
+        let is_shown = |spot: &Spot| match part {
+            Part::Value => spot.key == at_fault.key,
+            Part::NameBesideValue => spot.key == at_fault.key || is_item(&spot.key, &at_fault.key),
+            Part::Name | Part::Secret => false,
+        };
+        let shown = |spot: &Spot| is_harmless(&spot.key) || is_shown(spot);
         let values = in_line.map(|spot| excerpt::Value { range: spot.value.clone(), shown: shown(spot) });
         excerpt::excerpt(file, values, focus)
     }
@@ -188,6 +199,12 @@ fn is_below(key: &str, above: &str) -> bool {
     key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
+/// Whether `key` is an item of the list at `list`.
+fn is_item(key: &str, list: &str) -> bool {
+    let number = key.strip_prefix(list).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Whether the key is one of [`HARMLESS`].
 fn is_harmless(key: &str) -> bool {
     let mut parts = key.split('.');
@@ -210,7 +227,7 @@ fn is_harmless(key: &str) -> bool {
 
 fn focus(spot: &Spot, part: Part) -> Range<usize> {
     match part {
-        Part::Name => spot.name.clone(),
+        Part::Name | Part::NameBesideValue => spot.name.clone(),
         Part::Value | Part::Secret => spot.value.clone(),
     }
 }

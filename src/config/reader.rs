@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::document::{child, element};
 use super::environment::Environment;
-use super::faults::{Errors, Fault, Place, Severity, nearest};
+use super::faults::{Fault, Place, Severity, misspelled, nearest};
 use super::origins::{Origins, Part};
 use super::secrets::Secrets;
 use super::values;
@@ -85,9 +85,9 @@ impl<'a> Reading<'a> {
         });
     }
 
-    /// Whether there is one already.
-    pub fn has_faults(&self) -> bool {
-        !self.faults.borrow().is_empty()
+    /// Whether there is one at exactly this key.
+    pub fn has_fault_at(&self, key: &str) -> bool {
+        self.faults.borrow().iter().any(|fault| fault.key == key)
     }
 
     /// Whether the next fault is worth an explanation.
@@ -117,15 +117,13 @@ impl<'a> Reading<'a> {
         self.known.borrow().clone()
     }
 
-    /// All that was found: the warnings, or the faults in the order of their places.
-    pub fn end(self) -> Result<Vec<Fault>, Errors> {
+    /// All that was found: the faults in the order of their places, `others` among them, and the warnings.
+    pub fn end(self, others: Vec<Fault>) -> (Vec<Fault>, Vec<Fault>) {
         let (mut faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
-        if faults.is_empty() {
-            return Ok(warnings);
-        }
+        faults.extend(others);
         faults.sort_by(|a, b| (&a.place, &a.key, &a.message).cmp(&(&b.place, &b.key, &b.message)));
         faults.dedup(); // A table that is asked for twice complains twice.
-        Err(Errors { faults, warnings })
+        (faults, warnings)
     }
 }
 
@@ -143,25 +141,34 @@ impl<'a> Table<'a> {
         self.find(name).map(|entry| Entry { secret: true, ..entry })
     }
 
-    /// The value of a key that must be there.
+    /// The value of a key that must be there. Where a slip of the pen for it is there instead, which the end of the table
+    /// reports, that is read, so that what depends on it is not reported as well.
     pub fn require(&mut self, name: &'static str, meaning: &str) -> Option<Entry<'a>> {
-        let entry = self.find(name);
+        let entry = self.find(name).or_else(|| self.slip(name));
         if entry.is_none() {
             self.missing(name, meaning);
         }
         entry
     }
 
+    /// What is there instead of a key, as a slip of the pen for it.
+    fn slip(&self, name: &'static str) -> Option<Entry<'a>> {
+        let is_slip = |known: &&String| !self.asked.contains(&known.as_str()) && misspelled(known, [name]).is_some();
+        let (slip, value) = self.fields?.iter().find(|(key, _)| is_slip(key))?;
+        Some(Entry { reading: self.reading, key: child(&self.key, slip), value, secret: self.secret })
+    }
+
     /// The value of a key that must be there and that no message may show.
     pub fn require_secret(&mut self, name: &'static str, meaning: &str) -> Option<Entry<'a>> {
         self.reading.secrets.borrow_mut().add(child(&self.key, name));
-        self.require(name, meaning).map(|entry| Entry { secret: true, ..entry })
+        let entry = self.require(name, meaning)?;
+        self.reading.secrets.borrow_mut().add(entry.key.clone());
+        Some(Entry { secret: true, ..entry })
     }
 
     /// Says that a key is missing, unless what is there instead is a slip of the pen for it.
     pub fn missing(&self, name: &'static str, meaning: &str) {
-        let slip = |known: &&String| !self.asked.contains(&known.as_str()) && nearest(known, [name]).is_some();
-        if self.fields.is_some_and(|fields| fields.keys().any(|key| slip(&key))) {
+        if self.slip(name).is_some() {
             return; // The end of the table reports the unknown key and suggests this one.
         }
         let message = format!("`{}` has no `{name}`: {meaning}", self.key);
@@ -225,15 +232,22 @@ impl<'a> Table<'a> {
     /// Reports the keys that nobody asked for.
     pub fn end(self) {
         self.reading.known.borrow_mut().extend(self.asked.iter().map(|name| child(&self.key, name)));
-        for name in self.fields.into_iter().flat_map(Map::keys).filter(|name| !self.asked.contains(&name.as_str())) {
+        let fields = self.fields.into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| !self.asked.contains(&name.as_str())) {
             let key = child(&self.key, name);
             let within = if self.key.is_empty() { String::new() } else { format!(" in `{}`", self.key) };
             let suggestion = nearest(name, self.asked.iter().copied());
+            // What is meant for a key that is no secret is none; of any other nobody knows.
+            let meant = suggestion.as_ref().map(|meant| child(&self.key, meant));
+            let is_slip = misspelled(name, self.asked.iter().copied()).is_some() || values::is_plain(value);
+            let may_be_secret = |meant: &String| self.secret || self.reading.secrets.borrow().may_be(meant);
+            let is_harmless = is_slip && meant.is_some_and(|meant| !may_be_secret(&meant));
+            let part = if is_harmless { Part::NameBesideValue } else { Part::Name };
             let mut message = format!("unknown key `{}`{within}", values::shortened(name));
             if suggestion.is_none() {
                 let _ = write!(message, "; known here: {}", self.asked.join(", "));
             }
-            self.reading.fault(&key, Part::Name, message, suggestion);
+            self.reading.fault(&key, part, message, suggestion);
         }
     }
 }

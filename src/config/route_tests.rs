@@ -39,7 +39,7 @@ pub struct RouteTest {
     /// `secrets`: what the config's secrets are in this test, by the names of their variables, or by their files' paths as
     /// the config writes them. It sees no others; stand-ins take the place of the rest.
     pub secrets: Vec<(String, String)>,
-    /// `only`: whether no subscription may get the event that is not expected to.
+    /// `only`, default true: whether no subscription may get the event that is not expected to.
     pub only: bool,
     /// `expect`: what must become of it.
     pub expected: Vec<Expectation>,
@@ -95,8 +95,8 @@ pub struct ExpectedRequest {
     pub url: Option<String>,
     /// `headers` that must be there; others may be, too.
     pub headers: Vec<(HeaderName, String)>,
-    /// `signature`: the header `webhook-signature`.
-    pub signature: Option<String>,
+    /// `signature`: the header `webhook-signature` of the first request, or of one after the other.
+    pub signatures: Vec<String>,
     /// `body`, compared as JSON.
     pub body: Option<Value>,
     /// `body_file`: a file with the body; `--update` writes it.
@@ -122,9 +122,9 @@ pub enum Answer {
 impl ExpectedRequest {
     /// Whether nothing is said of it.
     pub fn is_empty(&self) -> bool {
-        let Self { method, url, headers, signature, body, body_file } = self;
-        let texts = [method, url, signature];
-        texts.iter().all(|text| text.is_none()) && headers.is_empty() && body.is_none() && body_file.is_none()
+        let Self { method, url, headers, signatures, body, body_file } = self;
+        let nothing = method.is_none() && url.is_none() && body.is_none() && body_file.is_none();
+        nothing && headers.is_empty() && signatures.is_empty()
     }
 }
 
@@ -159,7 +159,7 @@ fn test(key: String, mut table: Table<'_>, names: &Names<'_>) -> Option<RouteTes
     let secrets = table.find_secret("secrets").and_then(|entry| Some(entry.table()?.entries()));
     let secrets = secrets.into_iter().flatten().filter_map(|(name, entry)| Some((name.to_owned(), owned(entry)?)));
     let secrets = secrets.collect();
-    let only = table.find("only").and_then(|entry| entry.flag()).unwrap_or(false);
+    let only = table.find("only").and_then(|entry| entry.flag()).unwrap_or(true);
     let expected = table.require(
         "expect",
         "what must become of the event, by subscription, for example `expect.warehouse = \"delivered\"`",
@@ -181,7 +181,7 @@ fn source(table: &mut Table<'_>, names: &Names<'_>) -> Option<Arc<str>> {
         return only.map(|name| name.as_str().into());
     };
     let name = entry.text()?;
-    resolve(&entry, "source", &name, names.sources.contains(&*name), names.sources.iter()).then(|| Arc::from(&*name))
+    Some(resolve(&entry, "source", &name, names.sources.contains(&*name), names.sources.iter()).into())
 }
 
 fn event(table: &mut Table<'_>) -> Option<TestEvent> {
@@ -227,7 +227,7 @@ fn expectation(name: &str, entry: &Entry<'_>, names: &Names<'_>) -> Option<Expec
         method: table.find("method").and_then(owned),
         url: table.find("url").and_then(owned),
         headers: table.find("headers").and_then(|entry| headers(&entry)).unwrap_or_default(),
-        signature: table.find("signature").and_then(owned),
+        signatures: table.find("signature").map(|entry| signatures(&entry)).unwrap_or_default(),
         body: table.find("body").map(|entry| entry.value.clone()),
         body_file: table.find("body_file").and_then(|entry| entry.path()),
     };
@@ -239,6 +239,10 @@ fn expectation(name: &str, entry: &Entry<'_>, names: &Names<'_>) -> Option<Expec
     });
     table.end();
     Some(Expectation { subscription, key, end, request, answers, attempts })
+}
+
+fn signatures(entry: &Entry<'_>) -> Vec<String> {
+    entry.one_or_list(ANSWERS_MAX).into_iter().flatten().filter_map(owned).collect()
 }
 
 fn headers(entry: &Entry<'_>) -> Option<Vec<(HeaderName, String)>> {

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::document::child;
 use super::faults::nearest;
 use super::origins::Part;
-use super::reader::{Entry, Table};
+use super::reader::Entry;
 use super::values::{self, KIB};
 use crate::endpoint::Endpoint;
-use crate::route::{OnError, PluginMode, PluginUse, Route, Subscription};
+use crate::route::{OnError, PluginMode, PluginUse, RetrySchedule, Route, Subscription};
 
 const ROUTES_MAX: usize = 100_000;
 const PATTERNS_MAX: usize = 1_000;
@@ -21,11 +21,11 @@ const PLUGINS_OF_A_SUBSCRIPTION_MAX: usize = 16;
 const CONDITION_BYTES_MAX: usize = 16 * KIB;
 const PLUGIN_CONFIG_BYTES_MAX: usize = 256 * KIB;
 
-/// What routes may name. A name whose own table is faulty is known, but has no endpoint.
+/// What routes may name, whether its own table has a fault or not.
 pub(super) struct Names<'a> {
     pub sources: BTreeSet<String>,
     pub plugins: BTreeSet<String>,
-    pub endpoints: HashMap<String, Option<&'a Arc<Endpoint>>>,
+    pub endpoints: HashMap<String, &'a Arc<Endpoint>>,
 }
 
 /// Reads all routes.
@@ -36,7 +36,7 @@ pub(super) fn routes(entry: Option<&Entry<'_>>, names: &Names<'_>) -> Vec<Route>
         return Vec::new();
     }
     let entries = entry.and_then(|entry| entry.list(ROUTES_MAX)).unwrap_or_default();
-    entries.iter().filter_map(|entry| routes.route(entry.table()?)).collect()
+    entries.iter().map(|entry| routes.route(entry)).collect()
 }
 
 struct Routes<'n> {
@@ -47,7 +47,12 @@ struct Routes<'n> {
 }
 
 impl Routes<'_> {
-    fn route(&mut self, mut table: Table<'_>) -> Option<Route> {
+    /// What can't be used has a stand-in, so that each route and subscription has the number by which the file has it.
+    fn route(&mut self, entry: &Entry<'_>) -> Route {
+        let Some(mut table) = entry.table() else {
+            let name = Arc::from("");
+            return Route { name, sources: vec![], patterns: vec![], condition: None, subscriptions: vec![] };
+        };
         let name = table.require("name", "routes are named, for example `name = \"orders\"`");
         let name = name.and_then(|entry| unique_name(&entry, "route", &mut self.route_keys));
         let patterns = table.require("events", "the event types it takes, for example `events = [\"order.*\"]`");
@@ -55,8 +60,8 @@ impl Routes<'_> {
         let sources = table.find("sources").and_then(|entry| entry.list(SOURCES_MAX));
         let sources = sources.into_iter().flatten().filter_map(|entry| {
             let name = entry.text()?;
-            resolve(&entry, "source", &name, self.names.sources.contains(&*name), self.names.sources.iter())
-                .then(|| Arc::from(&*name))
+            let is_known = self.names.sources.contains(&*name);
+            Some(Arc::from(resolve(&entry, "source", &name, is_known, self.names.sources.iter())))
         });
         let sources = sources.collect();
         let condition = table.find("where").and_then(|entry| {
@@ -71,69 +76,74 @@ impl Routes<'_> {
         let subscriptions = table.require("subscriptions", "who gets the events");
         let subscriptions = subscriptions.and_then(|entry| entry.list(SUBSCRIPTIONS_OF_A_ROUTE_MAX));
         table.end();
-        // Without a name there is a fault already; the rest of the route is read all the same.
         let name: Arc<str> = Arc::from(name.unwrap_or_default());
-        let subscriptions = subscriptions?;
-        let subscriptions = subscriptions.iter().filter_map(|entry| self.subscription(&name, entry.table()?));
-        let subscriptions = subscriptions.map(Arc::new).collect();
-        Some(Route { name, sources, patterns: patterns?, condition, subscriptions })
+        let subscriptions = subscriptions.unwrap_or_default();
+        let subscriptions = subscriptions.iter().map(|entry| Arc::new(self.subscription(&name, entry))).collect();
+        Route { name, sources, patterns: patterns.unwrap_or_default(), condition, subscriptions }
     }
 
-    fn subscription(&mut self, route: &Arc<str>, mut table: Table<'_>) -> Option<Subscription> {
+    fn subscription(&mut self, route: &Arc<str>, entry: &Entry<'_>) -> Subscription {
+        let Some(mut table) = entry.table() else {
+            let (route, endpoint) = (Arc::clone(route), Arc::new(Endpoint::stand_in("")));
+            let (name, on_error, retry) = (Arc::from(""), OnError::default(), RetrySchedule::default());
+            return Subscription { name, route, endpoint, plugins: vec![], on_error, retry };
+        };
         let name = table.require("name", "subscriptions are named, for example `name = \"tell-sales\"`");
         let name = name.and_then(|entry| unique_name(&entry, "subscription", &mut self.subscription_keys));
         let endpoint = table.require("endpoint", "the name of one of `[endpoints]`");
         let endpoint = endpoint.and_then(|entry| {
             let name = entry.text()?;
-            let endpoint = self.names.endpoints.get(&*name);
-            resolve(&entry, "endpoint", &name, endpoint.is_some(), self.names.endpoints.keys());
-            endpoint.copied().flatten()
+            let is_known = self.names.endpoints.contains_key(&*name);
+            let name = resolve(&entry, "endpoint", &name, is_known, self.names.endpoints.keys());
+            let known = self.names.endpoints.get(&name).copied();
+            Some(known.map_or_else(|| Arc::new(Endpoint::stand_in(&name)), Arc::clone))
         });
+        let endpoint = endpoint.unwrap_or_else(|| Arc::new(Endpoint::stand_in("")));
         let plugins = table.find("plugins").and_then(|entry| entry.list(PLUGINS_OF_A_SUBSCRIPTION_MAX));
-        let plugins = plugins.into_iter().flatten().filter_map(|entry| self.plugin_use(&entry)).collect();
+        let plugins = plugins.into_iter().flatten().map(|entry| self.plugin_use(&entry)).collect();
         let retry = table.find("retry").and_then(|entry| entry.retry());
         let on_error = table.parsed("on_error", OnError::default(), on_error);
         table.end();
-        let endpoint = Arc::clone(endpoint?);
         let retry = retry.or_else(|| endpoint.retry.clone()).unwrap_or_default();
-        Some(Subscription { name: Arc::from(name?), route: Arc::clone(route), endpoint, plugins, on_error, retry })
+        let name = Arc::from(name.unwrap_or_default());
+        Subscription { name, route: Arc::clone(route), endpoint, plugins, on_error, retry }
     }
 
     /// `"slack"`, or `{ use = "slack", config = { … }, mode = "shadow" }`.
-    fn plugin_use(&self, entry: &Entry<'_>) -> Option<PluginUse> {
-        let (name_entry, config, mode) = match entry.value {
+    fn plugin_use(&self, entry: &Entry<'_>) -> PluginUse {
+        let (name, config, mode) = match entry.value {
             Value::Object(_) => {
-                let mut table = entry.table()?;
+                let mut table = entry.table().expect("it is one");
                 let name = table.require("use", "the name of one of `[plugins]`");
                 let config = table.find_secret("config");
                 let mode = table.parsed("mode", PluginMode::default(), plugin_mode);
                 table.end();
-                (name?, config, mode)
+                (name, config, mode)
             }
-            Value::String(_) => (entry.clone(), None, PluginMode::default()),
+            Value::String(_) => (Some(entry.clone()), None, PluginMode::default()),
             other => {
                 let found = values::kind(other);
                 entry
                     .fault(format!("must be a plugin's name or `{{ use = \"NAME\", config = {{ … }} }}`, not {found}"));
-                return None;
+                (None, None, PluginMode::default())
             }
         };
-        let name = name_entry.text()?;
-        let known =
-            resolve(&name_entry, "plugin", &name, self.names.plugins.contains(&*name), self.names.plugins.iter());
-        let config = match config {
-            Some(config) => {
-                config.object("a table, which becomes the plugin's JSON")?;
-                let text = config.value.to_string();
-                if text.len() > PLUGIN_CONFIG_BYTES_MAX {
-                    let limit = values::show_bytes(PLUGIN_CONFIG_BYTES_MAX);
-                    config.fault(format!("is larger than {limit} as JSON"));
-                }
-                text
+        let name = name.and_then(|entry| {
+            let name = entry.text()?;
+            let is_known = self.names.plugins.contains(&*name);
+            Some(resolve(&entry, "plugin", &name, is_known, self.names.plugins.iter()))
+        });
+        let config = config.and_then(|config| {
+            config.object("a table, which becomes the plugin's JSON")?;
+            let text = config.value.to_string();
+            if text.len() > PLUGIN_CONFIG_BYTES_MAX {
+                let limit = values::show_bytes(PLUGIN_CONFIG_BYTES_MAX);
+                config.fault(format!("is larger than {limit} as JSON"));
             }
-            None => "{}".to_owned(),
-        };
-        known.then(|| PluginUse { plugin: Arc::from(&*name), config: Arc::from(config), mode })
+            Some(text)
+        });
+        let (name, config) = (name.unwrap_or_default(), config.unwrap_or_else(|| "{}".to_owned()));
+        PluginUse { plugin: Arc::from(name), config: Arc::from(config), mode }
     }
 }
 
@@ -159,12 +169,12 @@ fn patterns_of(entry: &Entry<'_>) -> Option<Vec<String>> {
     if patterns.is_empty() {
         entry.fault("must list at least one pattern; `\"**\"` takes every event");
     }
-    Some(patterns.iter().filter_map(|entry| entry.parse(values::pattern)).collect())
+    Some(patterns.iter().map(|entry| entry.parse(values::pattern).unwrap_or_default()).collect())
 }
 
 /// A name that nothing of its kind had before.
 fn unique_name(entry: &Entry<'_>, what: &str, keys: &mut HashMap<String, String>) -> Option<String> {
-    let name = entry.parse(values::name)?;
+    let Some(name) = entry.parse(values::name) else { return entry.value.as_str().map(str::to_owned) };
     if let Some(first) = keys.get(&name) {
         let place = entry.reading.origins.place(first, Part::Value);
         entry.fault(format!("names a second {what} `{name}`; the first is at {place}"));
@@ -174,20 +184,21 @@ fn unique_name(entry: &Entry<'_>, what: &str, keys: &mut HashMap<String, String>
     Some(name)
 }
 
-/// Gives back whether a name is known; if not, notes a fault that suggests the one of `names` that may be meant.
+/// Gives the name back if it is known; if not, notes a fault and gives the one of `names` that may be meant, or else the name.
 pub(super) fn resolve<'n>(
     entry: &Entry<'_>,
     what: &str,
     name: &str,
     is_known: bool,
-    names: impl Iterator<Item = &'n String>,
-) -> bool {
+    names: impl Iterator<Item = &'n String> + Clone,
+) -> String {
     if is_known {
-        return true;
+        return name.to_owned();
     }
     let suggestion = if entry.reading.explains() { nearest(name, names.map(String::as_str)) } else { None };
     let table = child(&format!("{what}s"), name);
     let advice = if suggestion.is_none() { format!("; add `[{table}]`") } else { String::new() };
-    entry.fault_suggesting(format!("names no {what} of this config: {}{advice}", values::quoted(name)), suggestion);
-    false
+    let message = format!("names no {what} of this config: {}{advice}", values::quoted(name));
+    entry.fault_suggesting(message, suggestion.clone());
+    suggestion.unwrap_or_else(|| name.to_owned())
 }

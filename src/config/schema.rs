@@ -13,7 +13,8 @@ mod tests {
 
     use super::super::environment::Environment;
     use super::super::excerpt::SourceFile;
-    use super::super::load::{merge_files, read};
+    use super::super::faults::nearest;
+    use super::super::load::{Merged, merge_files, read};
     use super::super::reader::Reading;
     use super::*;
 
@@ -24,7 +25,7 @@ mod tests {
     }
 
     fn parsed(text: &str) -> Map<String, Value> {
-        merge_files(Path::new(""), vec![SourceFile::new(PathBuf::from("app.toml"), text.to_owned())]).unwrap().1
+        merge_files(Path::new(""), vec![SourceFile::new(PathBuf::from("app.toml"), text.to_owned())]).unwrap().values
     }
 
     /// Every key that the reader asks for while it reads the example, as a path: `*` for a number.
@@ -34,7 +35,7 @@ mod tests {
             + "\n[ingest.tls]\ncert = \"c\"\nkey = \"k\"\n[admin.tls]\ncert = \"c\"\nkey = \"k\"\n[endpoints.ledger.tls]\ninsecure = true\n[store.redis.wait]\nfsync = true\n[store.redis.tls]\nca = \"c\"\n\
                [store.redis.sentinel_password]\nenv = \"SENTINEL_PASSWORD\"\n";
         let file = SourceFile::new(PathBuf::from("app.toml"), text);
-        let (origins, values) = merge_files(Path::new(""), vec![file]).unwrap();
+        let Merged { origins, values, .. } = merge_files(Path::new(""), vec![file]).unwrap();
         let environment = Environment::default().with_stand_ins();
         let reading = Reading::new(&origins, &environment);
         read(reading.root(&values));
@@ -43,6 +44,29 @@ mod tests {
             spaced.split('.').map(|part| if part.starts_with('[') { "*".to_owned() } else { part.to_owned() }).collect()
         };
         reading.known().iter().map(parts).collect()
+    }
+
+    /// A slip of the pen in any key of any table has the key that was meant as its suggestion.
+    #[test]
+    fn every_key_is_found_behind_a_slip_of_the_pen() {
+        let known: BTreeSet<_> = known().into_iter().filter_map(|path| path.last().cloned()).collect();
+        assert!(known.len() > 60, "{known:?}");
+        for key in known.iter().filter(|key| key.len() >= 3) {
+            let (start, end) = key.split_at(key.len() - 1);
+            let (first, second) = (&key[..1], &key[1..2]);
+            let others = known.iter().map(String::as_str);
+            for slip in [
+                start.to_owned(),
+                format!("{key}s"),
+                format!("{start}{end}{end}"),
+                format!("{second}{first}{}", &key[2..]),
+            ] {
+                let distance = |name: &str| strsim::damerau_levenshtein(&slip, name);
+                let found = nearest(&slip, others.clone());
+                let found = found.unwrap_or_else(|| panic!("nothing is found behind `{slip}`"));
+                assert!(distance(&found) <= distance(key), "`{found}` is found behind `{slip}`");
+            }
+        }
     }
 
     /// The schema behind references, and all of a choice.

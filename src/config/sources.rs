@@ -21,7 +21,10 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
     let mut keys_by_path: HashMap<String, String> = HashMap::new();
     let mut sources = Vec::new();
     for (name, entry) in table.named() {
-        let Some(mut table) = entry.table() else { continue };
+        let Some(mut table) = entry.table() else {
+            sources.push(stand_in(name));
+            continue;
+        };
         let path = table.require("path", "what producers post to, for example `path = \"/v1/events\"`");
         let auth = table.find_secret("auth");
         if auth.is_none() {
@@ -40,8 +43,10 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
                 format!("`{}` takes events from anyone who reaches {}", entry.key, ingest.listen),
             );
         }
+        let auth = auth.unwrap_or(SourceAuth::None);
         let Some((path_entry, path)) = path.and_then(|entry| Some((entry.clone(), entry.parse(values::request_path)?)))
         else {
+            sources.push(stand_in(name));
             continue;
         };
         if let Some(other) = keys_by_path.get(&path) {
@@ -49,9 +54,14 @@ pub(super) fn sources(table: Table<'_>, ingest: &Ingest) -> Vec<Arc<Source>> {
             path_entry.fault(format!("is {}, which `{other}` at {place} already is", values::quoted(&path)));
         }
         keys_by_path.insert(path.clone(), path_entry.key);
-        sources.extend(auth.map(|auth| Arc::new(Source { name, path, auth, body_bytes_max, quota })));
+        sources.push(Arc::new(Source { name, path, auth, body_bytes_max, quota }));
     }
     sources
+}
+
+/// Has the place of one that can't be used.
+fn stand_in(name: Arc<str>) -> Arc<Source> {
+    Arc::new(Source { name, path: String::new(), auth: SourceAuth::None, body_bytes_max: 0, quota: None })
 }
 
 fn quota(table: &mut Table<'_>) -> Option<Quota> {

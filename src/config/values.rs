@@ -64,6 +64,16 @@ pub(super) fn number_or_kind(value: &Value) -> String {
     value.as_number().map_or_else(|| kind(value).to_owned(), ToString::to_string)
 }
 
+/// Whether a value is of a kind that no secret is: a number, `true`, a duration, or a list of them.
+pub(super) fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Number(_) | Value::Bool(_) => true,
+        Value::String(text) => humantime::parse_duration(text).is_ok(),
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
 /// A duration in humantime's words: `3s`, `1m 30s`, `7d`.
 pub(super) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)

@@ -46,6 +46,8 @@ struct CompiledRoute {
 pub struct RouteError {
     /// The route's name.
     pub route: Arc<str>,
+    /// Its place among the routes, from 0.
+    pub number: usize,
     /// What is wrong with it.
     pub fault: RouteFault,
 }
@@ -103,8 +105,8 @@ impl RouteTable {
         let mut table = Self::default();
         let mut errors = Vec::new();
         for route in routes {
-            let mut fail = |fault| errors.push(RouteError { route: Arc::clone(&route.name), fault });
             let number = table.routes.len();
+            let mut fail = |fault| errors.push(RouteError { route: Arc::clone(&route.name), number, fault });
             let mut patterns = Vec::with_capacity(route.patterns.len());
             for pattern in &route.patterns {
                 match TypePattern::parse(pattern) {

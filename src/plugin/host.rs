@@ -127,7 +127,8 @@ impl Chain {
         self.links.is_empty()
     }
 
-    /// The same plugins, called however often they break: their breakers' time is the machine's, and a rehearsal's is not.
+    /// The same plugins, called however often they break: a breaker counts what all events do to a plugin, and a rehearsal has one
+    /// event. Its time is the machine's, too, and a rehearsal's is not.
     pub fn without_breakers(&self) -> Self {
         Self { links: self.links.iter().map(|link| Link { breaker: None, ..link.clone() }).collect() }
     }

@@ -45,6 +45,9 @@ pub trait History: Send + Sync {
     /// What is in the schedule, soonest first; of one subscription or of all.
     async fn schedule(&self, subscription: Option<&str>, limit: usize) -> Result<Vec<WaitingDelivery>, Error>;
 
+    /// How many deliveries are in the schedule; of one subscription or of all. While others change it, about as many.
+    async fn count_waiting(&self, subscription: Option<&str>) -> Result<u64, Error>;
+
     /// The dead letter of a delivery, and its place.
     async fn dead_letter(&self, id: &DeliveryId) -> Result<Option<(Position, DeadLetter)>, Error>;
 

@@ -143,6 +143,67 @@ fn every_mistake_is_told_at_once() {
     assert_eq!(rules, ["route", "plugin", "plugin", "unused", "unused"]);
 }
 
+/// What the reader finds, what compiling and loading find, and what is only worth a second look: each beside all others.
+#[test]
+fn no_mistake_hides_another() {
+    let text = r#"[log]
+levl = "info"
+[sources.app]
+path = "/v1/events"
+path = "/v2/events"
+auth = { bearer = [{ env = "NOT_SET" }] }
+[endpoints.x]
+url = "https://x.example.com/hook"
+max_in_flight = "many"
+[endpoints.spare]
+url = "https://spare.example.com"
+[plugins.broken]
+path = "broken.wasm"
+[plugins.slack]
+path = "SLACK"
+[[routes]]
+name = "r"
+events = ["order.*", "order.created", "*x"]
+where = "paylod.amount > 1"
+subscriptions = [
+  { nmae = "s", endpoint = "x", retires = ["1m"], plugins = [{ use = "slak", config = { channel = " " } }, "broken"] },
+]
+[[routes]]
+name = "never"
+events = ["user.*"]
+where = "1 > 2"
+subscriptions = [{ name = "wide", endpoint = "x" }, { name = "again", endpoint = "x" }]
+"#;
+    let checked = check(&text.replace("SLACK", &plugin("slack")), &[]);
+    assert_eq!(checked.code, 78, "{}", checked.stdout);
+    let mut found: Vec<_> = checked.stdout.lines().filter(|line| line.starts_with("app.toml:")).collect();
+    // Errors come first; here they stand among the warnings, line by line.
+    found.sort_by_key(|line| line.split(':').skip(1).map_while(|part| part.parse().ok()).collect::<Vec<u32>>());
+    let expected = [
+        "app.toml:2:1: error: unknown key `levl` in `log`; did you mean `level`?",
+        "app.toml:5:1: error: `path` is defined twice",
+        "app.toml:6:28: error: `sources.app.auth.bearer[0].env` names the environment variable `NOT_SET`, which is not set",
+        "app.toml:9:17: error: `endpoints.x.max_in_flight` must be a whole number",
+        "app.toml:10:1: warning: no subscription uses the endpoint `spare`",
+        "app.toml:13:8: error: plugin `broken` (`broken.wasm`): not a WebAssembly file",
+        "app.toml:18:22: warning: `order.created` adds nothing to `order.*`",
+        "app.toml:18:39: error: `routes[0].events[2]`",
+        "app.toml:19:10: error: route `r`: `where`: `paylod` is not known, did you mean `payload`",
+        "app.toml:21:5: error: unknown key `nmae` in `routes[0].subscriptions[0]`; did you mean `name`?",
+        "app.toml:21:33: error: unknown key `retires` in `routes[0].subscriptions[0]`; did you mean `retry`?",
+        "app.toml:21:70: error: `routes[0].subscriptions[0].plugins[0].use` names no plugin of this config: `slak`; did you mean `slack`?",
+        "app.toml:21:87: error: subscription `s`: plugin `slack` refuses its config",
+        "app.toml:26:9: warning: the `where` of the route `never` is never true",
+        "app.toml:27:62: warning: `again` brings the endpoint `x` only what `wide` brings it",
+    ];
+    assert_eq!(found.len(), expected.len(), "{}", checked.stdout);
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "`{found}` is not `{expected}`");
+    }
+    let carets = checked.stdout.lines().filter(|line| line.contains(" | ") && line.trim_end().ends_with('^'));
+    assert_eq!(carets.count(), expected.len(), "each has its line: {}", checked.stdout);
+}
+
 #[test]
 fn warnings_pass_unless_they_are_denied() {
     let text = format!("{BASE}{ROUTE}[endpoints.spare]\nurl = \"https://spare.example.com\"\n");

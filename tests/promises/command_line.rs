@@ -2,6 +2,7 @@
 
 mod authority; // Routers that a private authority vouches for.
 mod backtest; // What a change would have done.
+mod everywhere; // What all commands have in common.
 mod explain; // Why, for each subscription.
 mod history; // Events, dead letters, replays: with a router and without one.
 mod manual; // Completions and man pages.

@@ -60,7 +60,7 @@ fn a_mistake_in_json_has_its_place_too() {
     assert_eq!(
         json("{\n  \"log\": {\"level\": \"info\", \"formt\": \"json\"}\n}"),
         "app.json:2:28: unknown key `formt` in `log`; did you mean `format`?\n  |\n\
-         2 |   \"log\": {\"level\": …, \"formt\": …}\n  |                       ^^^^^^^"
+         2 |   \"log\": {\"level\": …, \"formt\": \"json\"}\n  |                       ^^^^^^^"
     );
     assert_eq!(json("{\n  \"log\": {,}\n}"), "app.json:2:11: not JSON: key must be a string");
     assert_eq!(json("{\"log\": {}, \"log\": {}}"), "app.json:1:13: `log` is defined twice");

@@ -95,10 +95,10 @@ fn a_whole_life_with_its_request_signature_and_times_takes_milliseconds() {
         "secrets = {{ X_URL = \"https://x.example.com/hook?a=1\", \"x.secret\" = \"{SECRET}\", X_KEY = \"its-key\" }}\n\
          [tests.expect.x]\nmethod = \"POST\"\nurl = \"https://x.example.com/hook?a=1\"\n\
          headers = {{ content-type = \"application/json\", branchline-attempt = \"1\", webhook-timestamp = \"1736937000\", x-key = \"its-key\" }}\n\
-         signature = \"{}\"\nbody = {{ id = \"evt_1\", eventType = \"order.created\", payload = {{ amount = 100 }}, occurredAt = \"2025-01-15T10:30:00.000Z\", metadata = {{}} }}\n\
+         signature = [{}]\nbody = {{ id = \"evt_1\", eventType = \"order.created\", payload = {{ amount = 100 }}, occurredAt = \"2025-01-15T10:30:00.000Z\", metadata = {{}} }}\n\
          answers = [500, \"429 Retry-After: 600\", \"timeout\", \"refused\", \"503 Retry-After: 5\", 200]\n\
          attempts = [\"0s\", \"1m\", \"11m\", \"41m 3s\", \"2h 41m 3s\", \"26h 41m 3s\"]\n",
-        signature()
+        [0, 60, 660, 2_463, 9_663, 96_063].map(|after| format!("\"{}\"", signature(after))).join(", ")
     );
     let place = Place::new(&(BASE.to_owned() + &order("a long life", 100, &expected)));
     let ran = place.test(&["--json"]);
@@ -107,8 +107,8 @@ fn a_whole_life_with_its_request_signature_and_times_takes_milliseconds() {
     assert!(micros < 2_000_000, "26 hours took {micros} µs");
 }
 
-/// What the reference implementation of Standard Webhooks makes of the first request.
-fn signature() -> String {
+/// What the reference implementation of Standard Webhooks makes of a request so many seconds after the first.
+fn signature(after: i64) -> String {
     let body = r#"{"id":"evt_1","eventType":"order.created","payload":{"amount":100},"occurredAt":"2025-01-15T10:30:00.000Z","metadata":{}}"#;
     let accepted_at_ms: u64 = 1_736_937_000_000;
     let mut hashed = Vec::new();
@@ -121,7 +121,7 @@ fn signature() -> String {
     let id: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let key = base64::engine::general_purpose::STANDARD.decode(SECRET.trim_start_matches("whsec_")).unwrap();
     let reference = standardwebhooks::Webhook::from_bytes(key).unwrap();
-    reference.sign(&format!("dlv_{id}"), 1_736_937_000, body.as_bytes()).unwrap()
+    reference.sign(&format!("dlv_{id}"), 1_736_937_000 + after, body.as_bytes()).unwrap()
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn every_way_that_an_event_can_end_can_be_asked_for() {
     text += &order(
         "large",
         100,
-        "[tests.expect.x]\noutcome = \"dead-letter: gone\"\nanswers = [410]\nattempts = [\"0s\"]\n[tests.expect.plain]\noutcome = \"dead-letter\"\nanswers = [500]\nattempts = [\"0s\", \"5s\", \"15s\"]",
+        "only = false\n[tests.expect.x]\noutcome = \"dead-letter: gone\"\nanswers = [410]\nattempts = [\"0s\"]\n[tests.expect.plain]\noutcome = \"dead-letter\"\nanswers = [500]\nattempts = [\"0s\", \"5s\", \"15s\"]",
     );
-    text += "[[tests]]\nname = \"a user\"\nevent_file = \"user.json\"\nexpect = { x = \"not matched\", plain = \"delivered\" }\n";
+    text += "[[tests]]\nname = \"a user\"\nevent_file = \"user.json\"\nonly = false\nexpect = { x = \"not matched\", plain = \"delivered\" }\n";
     text += "[[tests]]\nname = \"a stranger\"\nevent = { eventType = \"stranger\", payload = 1 }\nexpect = {}\nonly = true\n";
     let place = Place::new(&text);
     for (name, guest) in guests {
@@ -182,7 +182,7 @@ fn what_differs_is_shown_with_the_place_of_the_test() {
     let text = BASE.to_owned()
         + &order("wrong", 100, WRONG)
         + &order("good", 100, "expect.x = \"delivered\"")
-        + &order("others", 100, "expect = {}\nonly = true");
+        + &order("others", 100, "expect = {}");
     let place = Place::new(&text);
     let ran = place.test(&[]);
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -196,8 +196,8 @@ fn what_differs_is_shown_with_the_place_of_the_test() {
         "app.toml:21:12: the attempts are made at other times\n             0s\n           - 1m\n",
         "app.toml:22:11: the header `x-team` is another\n           - shop\n           + (none)\n",
         "the header `x-key` is another\n           - shop\n           + (not shown: it may be a secret)\n",
-        "app.toml:23:13: `signature` is another\n           - v1,x\n           + v1,",
-        "`x` got the event too, and the test says `only`",
+        "app.toml:23:13: `signature` of request 1 is another\n           - v1,x\n           + v1,",
+        "`x` gets the event too: add `expect.x`, or `only = false` where others may",
         "1 passed, 2 failed",
     ] {
         assert!(ran.stdout.contains(part), "`{part}` is not in\n{}", ran.stdout);
@@ -206,6 +206,25 @@ fn what_differs_is_shown_with_the_place_of_the_test() {
     assert!(ran.stderr.contains("2 of 3 tests failed"), "{ran:?}");
     // Standard output is no terminal here.
     assert!(!ran.stdout.contains('\u{1b}'), "{ran:?}");
+}
+
+#[test]
+fn who_gets_the_event_without_being_named_fails_a_test_that_does_not_say_only_false() {
+    let both = BASE.replace(
+        "[{ name = \"x\", endpoint = \"x\" }]",
+        "[{ name = \"x\", endpoint = \"x\" }, { name = \"also\", endpoint = \"x\" }]",
+    );
+    let expect = "expect.x = \"delivered\"\n";
+    let place = Place::new(
+        &(both
+            + &order("strict", 100, expect)
+            + &order("lax", 100, &format!("only = false\n{expect}"))
+            + &order("small", 1, "expect.x = \"filtered\"")),
+    );
+    let ran = place.test(&[]);
+    assert_eq!((ran.code, ran.stdout.contains("2 passed, 1 failed")), (1, true), "{ran:?}");
+    let message = "`also` gets the event too: add `expect.also`, or `only = false` where others may";
+    assert!(ran.stdout.contains("FAILED   strict") && ran.stdout.contains(message), "{ran:?}");
 }
 
 #[test]

@@ -90,6 +90,7 @@ macro_rules! store_contract {
                     ten_thousand_events_are_scanned_in_seconds
                     what_became_of_an_event_is_found_however_late_it_was_recorded
                     a_waiting_delivery_is_found_and_whether_it_is_held
+                    all_that_waits_is_counted
                     a_dead_letter_is_replayed_once_however_many_ask
                     a_replay_meets_a_delivery_as_it_stands
                     hundreds_of_dead_letters_are_replayed_in_pages_while_they_fail_again

@@ -30,6 +30,9 @@ pub struct Explanation {
     pub event: EventShown,
     /// Which generation of the config says so.
     pub generation: u64,
+    /// That no route wanted it, where that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Pair>,
     /// Every subscription, in the order of the config.
     pub subscriptions: Vec<Explained>,
     /// What was recorded for subscriptions that the config no longer has.
@@ -242,7 +245,10 @@ pub async fn explain(
         pair.subscription.as_deref().is_some_and(|name| snapshot.consumer(name).is_none() && is_asked_for(name))
     };
     let gone = stored.iter().flat_map(|stored| &stored.pairs).filter(is_gone).cloned().collect();
+    let of_none = |pair: &&Pair| pair.subscription.is_none();
+    let unmatched = stored.as_ref().and_then(|stored| stored.pairs.iter().find(of_none));
     Explanation {
+        recorded: unmatched.cloned(),
         event: EventShown::of(event, stored.as_ref().map(|stored| stored.position)),
         generation: snapshot.generation,
         gone,

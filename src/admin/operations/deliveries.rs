@@ -21,6 +21,9 @@ pub struct DeliveriesQuery {
     /// How many; soonest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Whether all that wait are counted, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count: bool,
 }
 
 /// The first of the schedule.
@@ -28,6 +31,9 @@ pub struct DeliveriesQuery {
 pub struct DeliveriesList {
     /// Soonest first.
     pub deliveries: Vec<DeliveryView>,
+    /// How many there are, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// Why a delivery is in the schedule, as far as it shows now.
@@ -91,7 +97,9 @@ fn why(waiting: &WaitingDelivery, snapshot: &Snapshot) -> WhyWaiting {
 
 /// What waits, soonest first.
 pub async fn list(store: &dyn Store, snapshot: &Snapshot, query: &DeliveriesQuery) -> Result<DeliveriesList, Error> {
-    let waiting = store.schedule(query.subscription.as_deref(), limit_of(query.limit)?).await?;
+    let subscription = query.subscription.as_deref();
+    let waiting = store.schedule(subscription, limit_of(query.limit)?).await?;
+    let count = if query.count { Some(store.count_waiting(subscription).await?) } else { None };
     let view = |waiting: WaitingDelivery| DeliveryView {
         why: why(&waiting, snapshot),
         due: Time(waiting.due),
@@ -102,5 +110,5 @@ pub async fn list(store: &dyn Store, snapshot: &Snapshot, query: &DeliveriesQuer
         last_attempt: waiting.delivery.attempts.last().map(AttemptView::of),
         work: WorkView::of(&waiting.delivery.work, false),
     };
-    Ok(DeliveriesList { deliveries: waiting.into_iter().map(view).collect() })
+    Ok(DeliveriesList { deliveries: waiting.into_iter().map(view).collect(), count })
 }

@@ -55,9 +55,16 @@ pub struct Version {
     snapshot: Option<Snapshot>,
 }
 
+/// A config with one subscription.
+pub struct Only {
+    config: Config,
+    /// The plugin that `--plugin` names.
+    replaced: Option<Arc<PluginSpec>>,
+}
+
 /// The config with nothing but this subscription and what it needs, changed; `None` when it has no such subscription. What
 /// is left stands where it stood, so that a fault is shown at its place.
-pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<Config>, Error> {
+pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<Only>, Error> {
     let mut config = config.clone();
     let is_it = |subscription: &Arc<Subscription>| *subscription.name == *name;
     let mut found = None;
@@ -82,7 +89,7 @@ pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<C
         route.condition = condition.map(str::to_owned);
     }
     config.plugins.retain(|spec| uses.contains(&spec.name));
-    let replaced = change.plugin.map(|text| replacement(text, &uses)).transpose().map_err(Error::Failed)?;
+    let replaced = change.plugin.map(|text| replacement(text, &uses)).transpose().map_err(Error::Usage)?;
     for spec in &mut config.plugins {
         // A backtest shows what fixtures would only forbid.
         let mut changed = PluginSpec { fixtures: PluginFixtures::Off, ..PluginSpec::clone(spec) };
@@ -91,7 +98,8 @@ pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<C
         }
         *spec = Arc::new(changed);
     }
-    Ok(Some(config))
+    let replaced = replaced.and_then(|(name, _)| config.plugins.iter().find(|spec| spec.name == name).cloned());
+    Ok(Some(Only { config, replaced }))
 }
 
 /// Which of a subscription's plugins is replaced, and with which file.
@@ -119,9 +127,16 @@ pub fn unknown(config: &Config, name: &str) -> String {
 
 impl Version {
     /// Compiles the route and loads the plugins.
-    pub async fn load(config: Option<Config>, name: &str, plugins: &Arc<PluginHost>) -> Result<Self, Error> {
-        let snapshot = match &config {
-            Some(config) => Some(app::generation(config, plugins).await?),
+    pub async fn load(only: Option<Only>, name: &str, plugins: &Arc<PluginHost>) -> Result<Self, Error> {
+        let snapshot = match &only {
+            Some(Only { config, replaced }) => {
+                if let Some(spec) = replaced {
+                    // Here, since the config says nothing of it.
+                    let loaded = plugins.load(spec).await;
+                    loaded.map_err(|error| Error::Config(format!("`--plugin`: {error}")))?;
+                }
+                Some(app::generation(config, plugins).await?)
+            }
             None => None,
         };
         Ok(Self { name: name.into(), plugins: Arc::clone(plugins), snapshot })

@@ -68,10 +68,10 @@ impl Table {
         let after = record.at.since(self.began).as_secs_f64();
         if !self.has_head {
             self.has_head = true;
-            println!("{:>8}  {:<21} {:<15} {:<12} what happened", "time", "event", "subscription", "outcome");
+            outln!("{:>8}  {:<21} {:<15} {:<12} what happened", "time", "event", "subscription", "outcome");
         }
         let (Some(subscription), Some(outcome)) = (&record.subscription, &record.outcome) else {
-            println!("{after:>7.3}s  {event_type:<21} {:<15} {:<12} no route wants it", "–", "unmatched");
+            outln!("{after:>7.3}s  {event_type:<21} {:<15} {:<12} no route wants it", "–", "unmatched");
             return Ok(());
         };
         if outcome.is_final() {
@@ -80,7 +80,7 @@ impl Table {
             *self.retries.entry(subscription.to_string()).or_default() += 1;
         }
         let word = self.coloured(outcome);
-        println!("{after:>7.3}s  {event_type:<21} {subscription:<15} {word} {}", describe(record, outcome));
+        outln!("{after:>7.3}s  {event_type:<21} {subscription:<15} {word} {}", describe(record, outcome));
         Ok(())
     }
 

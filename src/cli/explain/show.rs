@@ -34,6 +34,9 @@ impl fmt::Display for Shown<'_> {
             if event.position.is_some() { "accepted" } else { "as if accepted" },
             event.accepted_at,
         )?;
+        if let Some(pair) = &explanation.recorded {
+            recorded(f, pair)?;
+        }
         if explanation.subscriptions.is_empty() {
             writeln!(f, "\nthe config has no subscription")?;
         }

@@ -115,10 +115,8 @@ pub struct KeyChange {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// As many as were counted.
-    pub count: usize,
-    /// Whether there are more.
-    pub at_least: bool,
+    /// All of them.
+    pub count: u64,
 }
 
 /// Everything that differs, kind by kind. `differing` are the secrets that both have and that are not the same.

@@ -1,6 +1,6 @@
 //! What follows from a change, for what comes and for what waits, as the router does it. Pure.
 
-use super::changes::{Change, Kind, Mark, Waiting};
+use super::changes::{Change, Kind, Mark};
 use crate::config::{Description, Keys};
 
 /// What follows whatever waits.
@@ -61,11 +61,10 @@ pub fn concerned(change: &Change, before: &Description) -> Vec<String> {
 }
 
 /// What becomes of the deliveries that wait.
-pub fn for_waiting(change: &Change, waiting: Waiting) -> Vec<String> {
-    let Waiting { count, at_least } = waiting;
+pub fn for_waiting(change: &Change, count: u64) -> Vec<String> {
     let (name, is_removed) = (&change.name, change.mark == Mark::Removed);
     let (deliveries, they) = if count == 1 { ("delivery", "it") } else { ("deliveries", "they") };
-    let all = format!("{}{count} scheduled {deliveries}", if at_least { "at least " } else { "" });
+    let all = format!("{count} scheduled {deliveries}");
     let mut effects = Vec::new();
     match count {
         0 if is_removed => effects.push(format!("removing `{name}` leaves no scheduled delivery")),
@@ -123,7 +122,7 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
         let differing = SecretPrints::of(&after, "drawn".to_owned()).differing(&before);
         let line = |mut change: Change| {
             if !concerned(&change, &before).is_empty() {
-                change.effects.extend(for_waiting(&change, Waiting { count: 214, at_least: false }));
+                change.effects.extend(for_waiting(&change, 214));
             }
             let keys: Vec<_> = change.keys.iter().map(ToString::to_string).collect();
             let what = format!("{} {} {} [{}]", change.mark.as_str(), change.kind, change.name, keys.join(", "));

@@ -63,12 +63,19 @@ pub fn run(options: &Options) -> Result<(), Error> {
         print_json(&json!({ "component": component, "eventBytes": event.payload.len(), "measurements": rows }));
         return Ok(());
     }
-    println!(
+    outln!(
         "{:<24} {:>10} {:>10} {:>10} {:>10} {:>12} {:>12} {:>12}",
-        "", "call", "p99", "instance", "code", "calls", "calls/s", "per thread"
+        "",
+        "call",
+        "p99",
+        "instance",
+        "code",
+        "calls",
+        "calls/s",
+        "per thread"
     );
     for (name, threads, measured) in &all {
-        println!(
+        outln!(
             "{name:<24} {:>10} {:>10} {:>10} {:>10} {:>12} {:>12} {:>12}",
             units::time(measured.whole.median),
             units::time(measured.whole.p99),
@@ -81,9 +88,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     let late: u64 = all.iter().map(|(_, _, measured)| measured.late).sum();
     if late > 0 {
-        println!("\n{late} calls ran past the deadline of {}", units::time(spec.deadline));
+        outln!("\n{late} calls ran past the deadline of {}", units::time(spec.deadline));
     }
-    println!("\ncall: the median of whole calls, of which `instance` is making the instance and `code` the rest");
+    outln!("\ncall: the median of whole calls, of which `instance` is making the instance and `code` the rest");
     Ok(())
 }
 

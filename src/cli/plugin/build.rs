@@ -79,8 +79,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         print_json(&json!({ "component": shown, "bytes": size, "sha256": plugin.sha256(), "toolchain": how }));
     } else {
         let size = units::bytes(usize::try_from(size).unwrap_or(usize::MAX));
-        println!("{}: {size}, sha256 {}", shown.display(), plugin.sha256());
-        println!("built with {how}");
+        outln!("{}: {size}, sha256 {}", shown.display(), plugin.sha256());
+        outln!("built with {how}");
     }
     Ok(())
 }

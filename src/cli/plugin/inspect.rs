@@ -54,19 +54,19 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }));
         return Ok(());
     }
-    println!("{}", file.display());
+    outln!("{}", file.display());
     let list = |name: &str, lines: &[String]| {
         for (index, line) in lines.iter().enumerate() {
-            println!("  {:<10} {line}", if index == 0 { name } else { "" });
+            outln!("  {:<10} {line}", if index == 0 { name } else { "" });
         }
     };
-    println!("  {:<10} {world}", "world");
+    outln!("  {:<10} {world}", "world");
     list("imports", &found.imports);
     list("exports", &found.exports);
-    println!("  {:<10} {} bytes ({})", "size", units::count(bytes.len() as u64), units::bytes(bytes.len()));
-    println!("  {:<10} {} at the start, of {}", "memory", units::bytes(memory), units::bytes(spec.memory_bytes_max));
-    println!("  {:<10} {}", "sha256", plugin.sha256());
+    outln!("  {:<10} {} bytes ({})", "size", units::count(bytes.len() as u64), units::bytes(bytes.len()));
+    outln!("  {:<10} {} at the start, of {}", "memory", units::bytes(memory), units::bytes(spec.memory_bytes_max));
+    outln!("  {:<10} {}", "sha256", plugin.sha256());
     list("toolchain", &found.producers);
-    println!("  a router takes it (loaded in {})", units::time(load_time));
+    outln!("  a router takes it (loaded in {})", units::time(load_time));
     Ok(())
 }

@@ -44,9 +44,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         }
     }
     let shown = folder.display();
-    println!("made {shown}. Next:");
-    println!("  branchline plugin build {shown}");
-    println!("  branchline plugin test {shown}");
+    outln!("made {shown}. Next:");
+    outln!("  branchline plugin build {shown}");
+    outln!("  branchline plugin test {shown}");
     Ok(())
 }
 

@@ -164,22 +164,22 @@ fn show(case: &Case) {
         End::Failed(_) => "FAILED",
     };
     let given = case.given.as_ref().map_or("unreadable", Given::word);
-    print!("{word:<8} {:<32} {given:<15}", case.name);
+    out!("{word:<8} {:<32} {given:<15}", case.name);
     if let Some(cost) = &case.cost {
-        print!(
+        out!(
             " {:>9} {:>10} {:>13} instructions",
             units::time(cost.duration),
             units::bytes(cost.memory_bytes),
             units::count(cost.instructions)
         );
     }
-    println!();
+    outln!();
     if let End::Failed(why) = &case.end {
         for line in why.lines() {
-            println!("         {line}");
+            outln!("         {line}");
         }
         for line in &case.log {
-            println!("         log {:?}: {}", line.level, line.message);
+            outln!("         log {:?}: {}", line.level, line.message);
         }
     }
 }
@@ -189,12 +189,12 @@ fn summary(spec: &PluginSpec, cases: &[Case]) {
     let failed = count(|end| matches!(end, End::Failed(_)));
     let updated = count(|end| matches!(end, End::Updated));
     let costs = || cases.iter().filter_map(|case| case.cost.as_ref());
-    println!(
+    outln!(
         "\n{} passed, {failed} failed{}",
         cases.len() - failed - updated,
         if updated > 0 { format!(", {updated} updated") } else { String::new() }
     );
-    println!(
+    outln!(
         "the most of any: {} of {}, {} of {}, {} instructions",
         units::time(costs().map(|cost| cost.duration).max().unwrap_or_default()),
         units::time(spec.deadline),

@@ -92,7 +92,7 @@ impl Totals {
     /// Says what became of all; the error is what went wrong.
     pub fn conclude(self, as_json: bool) -> Result<(), Error> {
         if !as_json {
-            println!("{}", self.counts());
+            outln!("{}", self.counts());
         }
         let (sent, left) = (self.accepted + self.duplicates, self.left());
         let mut parts = Vec::new();

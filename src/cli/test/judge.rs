@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::script::Sent;
 use crate::cli::diff::diff;
 use crate::config::{Expectation, ExpectedEnd, ExpectedRequest, RouteTest};
 use crate::delivery::Outcome;
@@ -33,8 +34,8 @@ impl Difference {
 pub struct Came<'r> {
     /// `None` when the route does not take it.
     pub end: Option<&'r Rehearsed>,
-    /// What was sent first.
-    pub sent: Option<http::Request<Bytes>>,
+    /// What was sent, attempt by attempt.
+    pub sent: Vec<Sent>,
     /// Whether the endpoint's URL holds nothing that may be secret.
     pub shows_url: bool,
 }
@@ -79,7 +80,7 @@ impl Came<'_> {
 
     /// Writes the first body into its file, unless it is there already. Gives whether it was written.
     pub fn write_body(&self, file: &Path) -> Result<bool, String> {
-        let Some(body) = self.sent.as_ref().map(http::Request::body) else { return Ok(false) };
+        let Some(body) = self.sent.first().map(|sent| sent.request.body()) else { return Ok(false) };
         if std::fs::read(file).is_ok_and(|known| same_body(&known, body)) {
             return Ok(false);
         }
@@ -114,8 +115,11 @@ pub fn judge(expected: &Expectation, came: &Came<'_>) -> Vec<Difference> {
         }
     }
     if !expected.request.is_empty() {
-        match &came.sent {
-            Some(sent) => judge_request(key, &expected.request, sent, came.shows_url, &mut found),
+        match came.sent.first() {
+            Some(first) => {
+                judge_request(key, &expected.request, &first.request, came.shows_url, &mut found);
+                judge_signatures(key, &expected.request.signatures, &came.sent, &mut found);
+            }
             None => found.push(Difference::of(key, format!("nothing was sent: it ended as `{}`", came.described()))),
         }
     }
@@ -125,11 +129,27 @@ pub fn judge(expected: &Expectation, came: &Came<'_>) -> Vec<Difference> {
 /// Who got the event without being named.
 pub fn others(test: &RouteTest, ends: &[Rehearsed]) -> Vec<Difference> {
     let is_named = |end: &&Rehearsed| test.expected.iter().any(|own| own.subscription == end.subscription);
-    let took = ends.iter().filter(|end| !matches!(end.outcome, Outcome::Filtered { .. }) && !is_named(end));
-    took.map(|end| {
-        Difference::of(&test.key, format!("`{}` got the event too, and the test says `only`", end.subscription))
-    })
-    .collect()
+    let got = |end: &&Rehearsed| !matches!(end.outcome, Outcome::Filtered { .. } | Outcome::Dropped { .. });
+    ends.iter()
+        .filter(|end| got(end) && !is_named(end))
+        .map(|end| {
+            let name = &end.subscription;
+            let what = format!("`{name}` gets the event too: add `expect.{name}`, or `only = false` where others may");
+            Difference::of(&test.key, what)
+        })
+        .collect()
+}
+
+/// The signatures of the attempts, from the first on.
+fn judge_signatures(key: &str, expected: &[String], sent: &[Sent], found: &mut Vec<Difference>) {
+    for (number, wanted) in expected.iter().enumerate() {
+        let header = sent.get(number).and_then(|sent| sent.request.headers().get("webhook-signature"));
+        let came = header.map_or("(none)".into(), |value| String::from_utf8_lossy(value.as_bytes()));
+        if came != *wanted {
+            let what = format!("`signature` of request {} is another", number + 1);
+            found.push(Difference { key: format!("{key}.signature"), what, diff: diff(wanted, &came) });
+        }
+    }
 }
 
 fn judge_request(
@@ -152,10 +172,6 @@ fn judge_request(
         let came = request.uri().to_string();
         let hidden = "(not shown: it stands in the config, and may hold a token)";
         text("url", url, if shows_url || came == *url { &came } else { hidden });
-    }
-    if let Some(signature) = &expected.signature {
-        let came = request.headers().get("webhook-signature").map_or(&b"(none)"[..], |value| value.as_bytes());
-        text("signature", signature, &String::from_utf8_lossy(came));
     }
     for (name, wanted) in &expected.headers {
         let values: Vec<_> = request.headers().get_all(name).iter().collect();

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Answer, RouteTest};
 use crate::delivery::{Attempt, AttemptResult, DeliveryId, EventHead, Request, SendErrorKind};
 use crate::dispatch::Transport;
@@ -18,13 +18,16 @@ use crate::send::{Heading, answered};
 /// What each subscription's endpoint answers, and what it was sent.
 pub struct Script {
     answers: HashMap<Arc<str>, Vec<Answer>>,
-    sent: Mutex<HashMap<Arc<str>, Sent>>,
+    sent: Mutex<HashMap<Arc<str>, Vec<Sent>>>,
 }
 
-/// What would have gone out to one endpoint: a retry sends the bytes of the first attempt.
-struct Sent {
-    first: http::Request<Bytes>,
-    count: usize,
+/// What would have gone out in one attempt.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The attempt's number: attempts that plugins failed count, and send nothing.
+    pub number: u32,
+    pub at: Timestamp,
+    pub request: http::Request<Bytes>,
 }
 
 /// The script as the transport of one delivery.
@@ -45,18 +48,18 @@ impl Script {
         OnStage { script: Arc::clone(self), clock }
     }
 
-    /// The first request that a subscription's endpoint was sent.
-    pub fn sent(&self, subscription: &str) -> Option<http::Request<Bytes>> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(subscription).map(|sent| sent.first.clone())
+    /// What a subscription's endpoint was sent, attempt by attempt.
+    pub fn sent(&self, subscription: &str) -> Vec<Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(subscription).cloned().unwrap_or_default()
     }
 
     /// Takes a request, and gives the answer to it: the last of the list goes on for ever.
-    fn answer(&self, subscription: &str, request: http::Request<Bytes>) -> Answer {
+    fn answer(&self, subscription: &str, request: Sent) -> Answer {
         let mut all = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = all.entry(subscription.into()).or_insert(Sent { first: request, count: 0 });
-        sent.count += 1;
+        let sent = all.entry(subscription.into()).or_default();
         let answers = self.answers.get(subscription).map_or(&[][..], Vec::as_slice);
-        let answer = answers.get(sent.count - 1).or(answers.last()).cloned();
+        let answer = answers.get(sent.len()).or(answers.last()).cloned();
+        sent.push(request);
         answer.unwrap_or(Answer::Status { status: 200, retry_after: None })
     }
 }
@@ -81,7 +84,7 @@ impl Transport for OnStage {
                 return Attempt { number, at, duration_ms: 0, result, answer: None, by: None };
             }
         };
-        let result = match self.script.answer(subscription, composed) {
+        let result = match self.script.answer(subscription, Sent { number, at, request: composed }) {
             Answer::Status { status, retry_after } => {
                 let headers = retry_after.into_iter().map(|value| (RETRY_AFTER, value)).collect();
                 answered(status, &headers, at)

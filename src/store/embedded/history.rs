@@ -71,6 +71,11 @@ impl History for EmbeddedStore {
         self.shared.reading(read).await
     }
 
+    async fn count_waiting(&self, subscription: Option<&str>) -> Result<u64, Error> {
+        let subscription = subscription.map(str::to_owned);
+        self.shared.reading(move |connection, _| count_waiting(connection, subscription.as_deref())).await
+    }
+
     async fn dead_letter(&self, id: &DeliveryId) -> Result<Option<(Position, DeadLetter)>, Error> {
         let id = id.clone();
         self.shared.reading(move |connection, _| dead_letter(connection, &id)).await
@@ -197,6 +202,16 @@ fn waiting_delivery(
     let due = Timestamp::from_millis(held.unwrap_or(due_ms).max(0).unsigned_abs());
     let held = held.is_some_and(|until| until > now);
     Ok(WaitingDelivery { due, held, delivery: decode_delivery(&Bytes::from(record))? })
+}
+
+fn count_waiting(connection: &Connection, subscription: Option<&str>) -> Result<u64, ReadError> {
+    let count: i64 = match subscription {
+        None => connection.prepare_cached("SELECT count(*) FROM delivery")?.query_row([], |row| row.get(0))?,
+        Some(subscription) => connection
+            .prepare_cached("SELECT count(*) FROM delivery WHERE subscription = ?1")?
+            .query_row([subscription], |row| row.get(0))?,
+    };
+    Ok(count.unsigned_abs())
 }
 
 /// The schedule, soonest first.

@@ -10,12 +10,19 @@ use rustix::fs::{Access, access};
 use super::super::Error;
 use super::{folder, schema};
 
+const DATABASE: &str = "branchline.db";
+
 /// The head of a database, as far as it is looked at: SQLite's file format, section 1.3.
 const HEAD_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const SCHEMA_CHANGES_AT: usize = 40;
 const VERSION_AT: usize = 60;
 const APPLICATION_ID_AT: usize = 68;
+
+/// Whether a router has ever opened its store in this folder.
+pub fn is_there(path: &Path) -> bool {
+    path.join(DATABASE).exists()
+}
 
 /// Looks at the store's folder. What a router would refuse is the error.
 pub fn look(path: &Path) -> Result<(), Error> {
@@ -31,7 +38,7 @@ pub fn look(path: &Path) -> Result<(), Error> {
         return Err(unusable(&format!("{what}: {error}")));
     }
     folder::has_room(there)?;
-    let Ok(mut file) = File::open(path.join("branchline.db")) else { return Ok(()) };
+    let Ok(mut file) = File::open(path.join(DATABASE)) else { return Ok(()) };
     let mut head = [0; HEAD_BYTES];
     // A database whose first pages are still in the log only has no head yet, or one without a table.
     if file.read_exact(&mut head).is_err() {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::look::look;
+pub use self::look::{is_there, look};
 use self::memory::lock;
 use self::operation::{
     Append, Hasten, Letter, Mark, NextRow, Operation, Placing, PutAside, SettleDelivery, SettleEvent, Trim, Unmark,

@@ -66,6 +66,10 @@ impl History for RedisStore {
         schedule::listed(&self.shared, subscription, limit).await
     }
 
+    async fn count_waiting(&self, subscription: Option<&str>) -> Result<u64, Error> {
+        schedule::count(&self.shared, subscription).await
+    }
+
     async fn dead_letter(&self, id: &DeliveryId) -> Result<Option<(Position, DeadLetter)>, Error> {
         let numbered = (0_u16..).zip(&self.shared.partitions);
         let looks = numbered.map(|(partition, keys)| letter_in(&self.shared, partition, keys, id));

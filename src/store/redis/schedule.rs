@@ -236,23 +236,48 @@ async fn soonest(
     let mut found = Vec::new();
     let mut rank = 0;
     while found.len() < limit && rank < LISTED_ENTRIES_MAX {
-        let mut command = redis::cmd("ZRANGE");
-        command.arg(&keys.due).arg(rank).arg(rank + HASTEN_STEP_ENTRIES - 1).arg("WITHSCORES");
-        let mut values = reply::array(shared.link.call(&command, CALL_TIME_MAX).await?)?.into_iter();
-        let is_end = values.len() < 2 * HASTEN_STEP_ENTRIES;
-        while let (Some(member), Some(score)) = (values.next(), values.next()) {
-            let member = reply::text(member)?;
-            let of = member.split_once(':').map(|(_, subscription)| subscription);
-            if found.len() < limit && (subscription.is_none() || of == subscription) {
-                found.push((reply::text(score)?, member));
-            }
-        }
+        let step = step_of(shared, keys, rank).await?;
+        let is_end = step.len() < HASTEN_STEP_ENTRIES;
+        found.extend(step.into_iter().filter(|(_, member)| is_of(member, subscription)).take(limit - found.len()));
         rank += HASTEN_STEP_ENTRIES;
         if is_end {
             break;
         }
     }
     Ok(found)
+}
+
+/// Some of a partition's schedule from this rank on, soonest first: score and member. Fewer than asked for at the end.
+async fn step_of(shared: &Shared, keys: &PartitionKeys, rank: usize) -> Result<Vec<(String, String)>, Fault> {
+    let mut command = redis::cmd("ZRANGE");
+    command.arg(&keys.due).arg(rank).arg(rank + HASTEN_STEP_ENTRIES - 1).arg("WITHSCORES");
+    let mut values = reply::array(shared.link.call(&command, CALL_TIME_MAX).await?)?.into_iter();
+    let mut step = Vec::with_capacity(values.len() / 2);
+    while let (Some(member), Some(score)) = (values.next(), values.next()) {
+        step.push((reply::text(score)?, reply::text(member)?));
+    }
+    Ok(step)
+}
+
+fn is_of(member: &str, subscription: Option<&str>) -> bool {
+    subscription.is_none() || member.split_once(':').map(|(_, subscription)| subscription) == subscription
+}
+
+/// How many are in the schedule; of one subscription or of all. A step at a time, so that no other has to wait for it.
+pub(super) async fn count(shared: &Shared, subscription: Option<&str>) -> Result<u64, Error> {
+    let mut count = 0;
+    for keys in &shared.partitions {
+        let mut rank = 0;
+        loop {
+            let step = step_of(shared, keys, rank).await?;
+            count += step.iter().filter(|(_, member)| is_of(member, subscription)).count() as u64;
+            if step.len() < HASTEN_STEP_ENTRIES {
+                break;
+            }
+            rank += HASTEN_STEP_ENTRIES;
+        }
+    }
+    Ok(count)
 }
 
 /// The schedule, soonest first; of one subscription or of all.

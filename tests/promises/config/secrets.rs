@@ -93,7 +93,7 @@ fn a_secret_that_a_variable_takes_the_place_of_is_not_shown_either() {
     assert_eq!(
         bad(text, &variables),
         "app.toml:2:62: unknown key `tymeout` in `endpoints.a`; did you mean `timeout`?\n  |\n\
-         2 | a = { url = …, secret = …, tymeout = … }\n  |                            ^^^^^^^"
+         2 | a = { url = …, secret = …, tymeout = \"1s\" }\n  |                            ^^^^^^^"
     );
 }
 

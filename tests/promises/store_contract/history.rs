@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use branchline::clock::Timestamp;
-use branchline::delivery::{Delivery, Outcome, OutcomeRecord, Waiting};
+use branchline::delivery::{Delivery, DeliveryId, Outcome, OutcomeRecord, Waiting};
 use branchline::event::{Event, Position};
 use branchline::store::{
     AuditEntry, DeliveryKey, DeliverySettlement, EventSettlement, Hold, NextState, Order, PageLimits, Replay,
-    ReplayFrom, Replayed, Scan, ScanCursor, Settled, Store, StoreOptions,
+    ReplayFrom, Replayed, Scan, ScanCursor, ScheduledDelivery, Settled, Store, StoreOptions,
 };
 use futures_util::future::join_all;
 
@@ -163,6 +163,26 @@ pub async fn a_waiting_delivery_is_found_and_whether_it_is_held(fixture: &impl F
     let listed = store.schedule(Some("warehouse"), 10).await.unwrap();
     assert_eq!(listed.iter().map(|waiting| waiting.held).collect::<HashSet<_>>(), [true, false].into());
     assert!(store.schedule(Some("sales"), 10).await.unwrap().is_empty());
+}
+
+/// More than any page has, and beside others.
+pub async fn all_that_waits_is_counted(fixture: &impl Fixture) {
+    let store = fixture.open(StoreOptions::default()).await;
+    schedule_one(&store, "evt_one", Hold::Wait(Duration::from_secs(60))).await;
+    append(&store, vec![event("evt_many")]).await;
+    let claim = claim(&store, 1).await.remove(0);
+    let many = (0..1_234).map(|number| {
+        let id = DeliveryId::from_stored(&format!("dlv_{number}"));
+        let delivery = Delivery { id, ..delivery(&claim, "sales") };
+        ScheduledDelivery { delivery, hold: Hold::Wait(Duration::from_secs(60)) }
+    });
+    let scheduled = many.collect();
+    settle(&store, EventSettlement { claim, outcomes: vec![], scheduled, dead_letters: vec![] }).await;
+    let mut counts = Vec::new();
+    for subscription in [Some("sales"), Some("warehouse"), Some("nobody"), None] {
+        counts.push(store.count_waiting(subscription).await.unwrap());
+    }
+    assert_eq!(counts, [1_234, 1, 0, 1_235]);
 }
 
 /// An event with a dead letter for each of these subscriptions.

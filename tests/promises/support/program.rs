@@ -1,6 +1,7 @@
 //! The real program as an operator runs it: arguments in, exit code and texts out.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::router::KEY;
@@ -23,6 +24,15 @@ impl Ended {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{self:?}"))
     }
+}
+
+/// Runs `branchline` where it is started in this folder, and waits for it: for commands that need nothing of the test.
+pub fn branchline_in(folder: &Path, arguments: &[&str]) -> Ended {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_branchline"));
+    program.args(arguments).current_dir(folder).env_remove("BRANCHLINE_CONFIG").env("TEST_KEY", KEY);
+    let output = program.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// Runs `branchline` with these arguments and this standard input, away from the test's own threads.
