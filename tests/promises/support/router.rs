@@ -1,8 +1,10 @@
 //! The real `branchline serve`, as a process: started, signalled, killed; and producers that talk to it.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +28,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What is shorter stands for nothing secret in a test.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// A port that is free now.
+/// A port that nobody listens on, and that was not given out here before.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A router process with its config in a temporary folder.
