@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually;
+use super::secrets::{of_every_test, private_keys, shows_none};
 
 /// The bearer key in the tests' configs.
 pub const KEY: &str = "test-key-0123456789";
@@ -22,9 +23,6 @@ pub const KEY: &str = "test-key-0123456789";
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long one answer of it is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-/// What is shorter stands for nothing secret in a test.
-const SECRET_LENGTH_MIN: usize = 8;
 
 /// A port that is free now.
 pub fn free_port() -> u16 {
@@ -161,15 +159,11 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
     /// Fails when a text that came out of the router has one of its secrets.
     fn shows_no_secret(&self, what: &str, text: &str) {
         let tokens = self.admin_tokens.split('"').skip(1).step_by(2);
-        // Of the signing secret the part that is secret.
-        let signing = super::SECRET.trim_start_matches("whsec_");
         // `redis://:password@host`
         let password = self.store.split_once('@').and_then(|(before, _)| before.rsplit(':').next());
-        for secret in tokens.chain([KEY, signing]).chain(password).filter(|secret| secret.len() >= SECRET_LENGTH_MIN) {
-            let place = text.find(secret);
-            let around = place.map(|place| text.get(place.saturating_sub(200)..place).unwrap_or_default());
-            assert_eq!(around, None, "{what} of a router shows a secret, after this");
-        }
+        let keys = private_keys(self.folder.path());
+        let secrets = tokens.chain(of_every_test()).chain(password).chain(keys.iter().map(String::as_str));
+        shows_none(&format!("{what} of a router"), text, secrets);
     }
 
     /// GET on the admin listener.
