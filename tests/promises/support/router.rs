@@ -42,6 +42,8 @@ pub struct RouterProcess {
     pub started_by: Vec<String>,
     /// Variables that it is started with.
     pub environment: Vec<(String, String)>,
+    /// Whether it is started again when it ends instead of being ready, as a supervisor does.
+    pub supervised: bool,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -62,6 +64,7 @@ impl RouterProcess {
             child: None,
             started_by: vec![],
             environment: vec![],
+            supervised: false,
             client,
         };
         router.write_config(rest);
@@ -149,8 +152,10 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
     pub async fn start(&mut self) {
         self.spawn();
         let ready = eventually("the router is ready", PATIENCE, async || {
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "the router ended: {ended:?}\n{}", self.log());
+            if let Some(ended) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                assert!(self.supervised, "the router ended: {ended:?}\n{}", self.log());
+                self.spawn();
+            }
             (self.get("/readyz").await?.0 == StatusCode::OK).then_some(())
         });
         ready.await;
