@@ -5,6 +5,8 @@
 //! A request that arrives is what it would be in HTTP/1.1, so that nothing behind this knows the difference.
 
 mod activity; // What goes on on a connection.
+#[cfg(test)]
+mod fuzz;
 mod socket; // Its bytes.
 mod watch; // What its frames cost.
 

@@ -1,4 +1,4 @@
-//! Fuzzing of what producers send: bodies in each format, heads in any pieces.
+//! Fuzzing of what producers send: bodies in each format, heads in any pieces, trace contexts.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -6,6 +6,7 @@ use super::envelope::Unreadable;
 use super::framing::HeadWatch;
 use super::intake::parse_body;
 use super::media_type::BodyKind;
+use super::trace_context::traceparent;
 use crate::fuzz::{Parts, fuzz};
 
 const EVENTS_MAX: usize = 20;
@@ -71,4 +72,36 @@ fn heads() {
         assert_eq!(whole, watched(&mut input.chunks(1)));
         assert_eq!(whole, watched(&mut input.chunks(7)));
     });
+}
+
+/// What of `traceparent` the specification lets through of version 00, by the places of its characters.
+fn is_sound(text: &str) -> bool {
+    let letters = text.as_bytes();
+    let digits = |places: std::ops::Range<usize>| &letters[places];
+    letters.len() == 55
+        && letters.iter().enumerate().all(|(place, letter)| match place {
+            2 | 35 | 52 => *letter == b'-',
+            _ => b"0123456789abcdef".contains(letter),
+        })
+        && digits(0..2) == b"00"
+        && digits(3..35) != [b'0'; 32]
+        && digits(36..52) != [b'0'; 16]
+}
+
+/// A trace context is taken as it came or not at all; of two there is none.
+#[test]
+fn trace_contexts() {
+    let mut taken = 0;
+    fuzz("traceparent", |input| {
+        let Ok(value) = HeaderValue::from_bytes(input) else { return };
+        let mut headers = HeaderMap::new();
+        headers.append("traceparent", value.clone());
+        let text = value.to_str().unwrap_or_default();
+        let expected = if is_sound(text) { text } else { "" };
+        assert_eq!(traceparent(&headers), expected);
+        taken += usize::from(!expected.is_empty());
+        headers.append("traceparent", value);
+        assert_eq!(traceparent(&headers), "");
+    });
+    assert!(taken > 0, "none was sound");
 }

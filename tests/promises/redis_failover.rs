@@ -4,15 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use branchline::store::Store;
 use branchline::store::redis::{RedisOptions, RedisStore, Wait};
+use branchline::store::{Settled, Store};
 
 use crate::redis_faults::options;
 use crate::redis_load::Load;
 use crate::router::route_to;
+use crate::store_contract::{PATIENCE, all_outcomes, append, claim, delivered, event, events, settle};
 use crate::support::eventually;
 use crate::support::receiver::Receiver;
 use crate::support::redis_sentinel::{RedisSentinels, SENTINEL_PASSWORD};
+use crate::support::redis_server::RedisServer;
 use crate::support::router::RouterProcess;
 
 /// From the Sentinels' agreement to the first event that the new master takes.
@@ -161,4 +163,64 @@ async fn a_master_that_answers_nothing_any_more_is_left_when_the_sentinels_name_
     old.signal("CONT");
     load.more_accepted(200).await;
     eprintln!("the master was stopped: {}", load.end_but_for(&losable).await);
+}
+
+const EVENTS: &str = "{bl:0}:events";
+
+async fn open_one_partition(server: &RedisServer) -> Arc<dyn Store> {
+    let options = RedisOptions { partitions: 1, ..options() };
+    Arc::new(RedisStore::open(server.target(), options).await.expect("the store opens"))
+}
+
+/// A new master may not know of the last claims of the old one. What was claimed from that is given to somebody else then, and
+/// must have one outcome all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_whose_claim_was_forgotten_is_settled_once() {
+    let server = RedisServer::start("no");
+    let store = open_one_partition(&server).await;
+    append(&store, events("evt", 3)).await;
+    let mut claims = claim(&store, 3).await;
+    let forgotten = claims.remove(1);
+    let position = forgotten.position;
+    let id = format!("{}-{}", position.major, position.minor);
+    server.cli(&["xack", EVENTS, "g", &id]);
+    server.cli(&["client", "kill", "type", "normal"]);
+    let (one, second, other) = tokio::join!(
+        store.settle_event(delivered(claims.remove(0))),
+        store.settle_event(delivered(forgotten)),
+        store.settle_event(delivered(claims.remove(0)))
+    );
+    assert!(matches!(second.unwrap(), Settled::Lost), "nobody has claimed it");
+    for settled in [one, other] {
+        assert!(matches!(settled.unwrap(), Settled::Written(_)), "what is claimed is settled");
+    }
+    // As if it had never been given out.
+    let first = server.cli(&["xrange", EVENTS, "-", "+", "count", "1"]);
+    let first = first.lines().next().expect("an entry").to_owned();
+    server.cli(&["xgroup", "setid", EVENTS, "g", &first]);
+    let again = eventually("it is given out", PATIENCE, async || {
+        let claims = store.claim_events(3, Duration::from_millis(200)).await.ok()?;
+        claims.into_iter().find(|claim| claim.position == position)
+    });
+    settle(&store, delivered(again.await)).await;
+    let ids: Vec<_> = all_outcomes(&store).await.into_iter().map(|record| record.event_id).collect();
+    assert_eq!(ids.iter().filter(|id| **id == "evt_1").count(), 1, "{ids:?}");
+}
+
+/// A replica counts what was read in another way than its master, and may be wrong for ever when it takes that one's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_waits_when_all_was_read_whatever_redis_counts() {
+    let server = RedisServer::start("no");
+    let store = open_one_partition(&server).await;
+    append(&store, events("evt", 3)).await;
+    for claim in claim(&store, 3).await {
+        settle(&store, delivered(claim)).await;
+    }
+    let last = server.cli(&["xrevrange", EVENTS, "+", "-", "count", "1"]);
+    let last = last.lines().next().expect("an entry").to_owned();
+    server.cli(&["xgroup", "setid", EVENTS, "g", &last, "entriesread", "1"]);
+    assert!(server.cli(&["xinfo", "groups", EVENTS]).contains("lag\n2"), "Redis miscounts");
+    assert_eq!(store.stats().await.unwrap().backlog, 0);
+    append(&store, vec![event("one_more")]).await;
+    assert!(store.stats().await.unwrap().backlog >= 1);
 }

@@ -13,9 +13,11 @@ use branchline::delivery::{Request, Work};
 use http::StatusCode;
 
 use crate::support::eventually;
+use crate::support::program::branchline;
 use crate::support::receiver::Receiver;
 use crate::support::redis_server::RedisServer;
 use crate::support::router::{KEY, RouterProcess, free_port};
+use crate::support::secrets::private_keys;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -176,6 +178,79 @@ async fn nothing_that_a_router_prints_or_serves_shows_a_secret_or_a_payload() {
     shows_none("the log", &log);
     for (number, text) in served.iter().enumerate() {
         shows_none(&format!("answer {number}"), text);
+    }
+}
+
+/// A key of TLS in a file, sound or torn, is in nothing that a router or a command prints; nor is any other secret in what
+/// the commands print. Payloads are: who may ask for an event may see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_shows_a_secret_and_nothing_a_private_key() {
+    let receiver = Receiver::start().await;
+    receiver.answers("/failing", &[500]);
+    let mut router = RouterProcess::new("file:{folder}/data", "");
+    router.ask_for_tokens(&[ADMIN_TOKEN]);
+    router.log_at("trace");
+    let folder = router.folder();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["router".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("router.pem"), certificate.pem()).unwrap();
+    let write_key = |text: &str| std::fs::write(folder.join("router.key"), text).unwrap();
+    write_key(&key.serialize_pem());
+    let planted_keys = private_keys(&folder);
+    assert!(planted_keys.len() > 1, "a key was planted: {planted_keys:?}");
+    let with_tls = config(&receiver)
+        .replace("[endpoints.no-tls]\n", "[endpoints.no-tls]\ntls = { cert = \"router.pem\", key = \"router.key\" }\n");
+    assert!(with_tls.contains("router.key"));
+    router.write_config(&with_tls);
+    router.start().await;
+    for number in 0..3 {
+        router.post("application/json", event(&format!("evt_{number}"))).await.unwrap();
+    }
+    let token = format!("authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let is_dead = "outcome=\"dead-letter\"";
+    let metrics = async || ask(router.admin, "GET", "/metrics", &token).await.contains(is_dead).then_some(());
+    eventually("some are given up", PATIENCE, metrics).await;
+
+    let path = folder.join("branchline.toml").display().to_string();
+    let mut printed = Vec::new();
+    let run = async |arguments: &[&str]| {
+        let ended = branchline(arguments, "").await;
+        (arguments.join(" "), ended.code, ended.stdout + &ended.stderr)
+    };
+    for command in [
+        &["check"][..],
+        &["check", "--format", "json"],
+        &["check", "--online"],
+        &["events", "list"],
+        &["events", "list", "--json"],
+        &["explain", "evt_1"],
+        &["explain", "evt_1", "--json"],
+        &["dead-letters", "list"],
+        &["dead-letters", "list", "--json"],
+        &["replay", "--status", "dead-letter", "--since", "1h", "--dry-run"],
+    ] {
+        printed.push(run(&[command, &["--config", &path]].concat()).await);
+    }
+    printed.push(run(&["plan", &path, "--json", "--from", &path]).await);
+    // A key whose middle is missing, and one that is none: what is left of it is a secret still.
+    let torn = key.serialize_pem().replace(&planted_keys[0], &planted_keys[0][..20]);
+    for text in [torn, format!("-----BEGIN PRIVATE KEY-----\n{SIGNING}\n-----END PRIVATE KEY-----\n")] {
+        write_key(&text);
+        printed.push(run(&["check", "--config", &path]).await);
+        printed.push(run(&["serve", "--config", &path]).await);
+        let answer = ask(router.admin, "POST", "/api/v1/reload", &token).await;
+        printed.push(("a reload".to_owned(), 1, answer));
+    }
+    assert!(printed.iter().any(|(_, code, _)| *code == 0), "{printed:?}");
+    router.stop().await;
+    printed.push(("the log".to_owned(), 0, router.log()));
+    for (what, _, text) in &printed {
+        for secret in
+            [KEY, ADMIN_TOKEN, HEADER, SIGNING, URL_TOKEN].into_iter().chain(planted_keys.iter().map(String::as_str))
+        {
+            let place = text.find(secret).map(|place| &text[place.saturating_sub(200)..place]);
+            assert_eq!(place, None, "`{what}` shows `{secret}`");
+        }
     }
 }
 

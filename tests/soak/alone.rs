@@ -1,10 +1,16 @@
 //! Each fault by itself: nothing is lost, and nothing is repeated that the fault does not explain.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::fault::Fault;
 use crate::run::{MODERATE, Ran, run_well};
+use crate::support::eventually;
 use crate::world::{Kind, Setting, World};
+
+/// What a router logs when a settlement is refused because the claim is another's by now.
+const REFUSALS: [&str; 2] = ["another router has taken the event over", "the delivery's lease had ended"];
+const REFUSED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Does one thing several times to a system under load.
 async fn alone(kind: Kind, fault: Fault, times: usize) -> Ran {
@@ -37,6 +43,11 @@ alone! {
     a_router_that_was_asleep_for_longer_than_its_claims_last_loses_nothing: Redis, PauseRouter, 1;
     a_killed_redis_loses_nothing_it_acknowledged: Redis, KillRedis, 5;
     a_redis_that_sleeps_for_longer_than_a_heartbeat_loses_nothing: Redis, PauseRedis, 1;
+    a_redis_that_sleeps_for_longer_than_the_leases_loses_nothing: Redis, PauseRedisPastLease, 1;
+    a_killed_master_behind_sentinels_takes_nothing_with_it: Sentinels, KillMaster, 2;
+    a_stopped_master_behind_sentinels_takes_nothing_with_it: Sentinels, StopMaster, 1;
+    a_killed_master_of_a_cluster_takes_nothing_with_it: Cluster, KillMaster, 3;
+    a_stopped_master_of_a_cluster_takes_nothing_with_it: Cluster, StopMaster, 1;
     a_redis_without_memory_refuses_events_and_loses_none: Redis, FullRedis, 2;
     reset_connections_to_redis_lose_nothing: Redis, ResetStoreLinks, 8;
     lost_answers_of_redis_lose_nothing: Redis, LoseStoreAnswers, 4;
@@ -74,4 +85,26 @@ async fn without_a_fault_hostile_receivers_cost_nobody_anything() {
     let wait = async |_: &World| tokio::time::sleep(Duration::from_secs(5)).await;
     let ran = run_well("no fault (Redis)", 1, MODERATE, world, wait).await;
     assert_eq!(ran.findings.repeats, 0);
+}
+
+/// A router that sleeps through its leases holds attempts whose answers it never saw. When it wakes it settles them, and is
+/// told each time that they are no longer its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_router_settles_that_slept_through_its_leases_is_refused() {
+    let world = World::start(Setting::of(Kind::Redis)).await;
+    world.slowness.store(400, Ordering::Relaxed);
+    run_well("router stopped for 65 s, attempts under way (Redis)", 1, MODERATE, world, async |world| {
+        Fault::PauseRouterPastLease.inflict(world, &mut fastrand::Rng::with_seed(1)).await;
+        eventually("late settlements are refused", REFUSED_WITHIN, async || {
+            let mut refused = 0;
+            for router in &world.routers {
+                let log = router.lock().await.log();
+                refused += REFUSALS.iter().map(|said| log.matches(said).count()).sum::<usize>();
+            }
+            (refused > 0).then(|| println!("{refused} late settlements were refused"))
+        })
+        .await;
+        world.slowness.store(0, Ordering::Relaxed);
+    })
+    .await;
 }

@@ -6,19 +6,20 @@ use std::path::Path;
 use branchline::clock::Clock;
 use branchline::delivery::{Outcome, Work};
 use branchline::store::embedded::EmbeddedStore;
-use branchline::store::redis::{RedisOptions, RedisStore, RedisTarget};
+use branchline::store::redis::RedisStore;
 use branchline::store::{Store, StoreOptions};
 
 use crate::ledger::{Fate, Kept};
 use crate::record::digest;
+use crate::servers::Servers;
 use crate::support::redis_server::RedisServer;
 
 const PAGE: usize = 1_000;
 
 /// Reads a store in Redis.
-pub async fn of_redis(server: &RedisServer) -> Kept {
-    let orphans = orphans(server);
-    let store = RedisStore::open(RedisTarget::Single(server.url()), RedisOptions::default()).await;
+pub async fn of_redis(servers: &Servers) -> Kept {
+    let orphans = servers.masters().into_iter().flat_map(orphans).collect();
+    let store = RedisStore::open(servers.target(), servers.options()).await;
     let store = store.expect("the store opens");
     let mut kept = read(&store).await;
     kept.orphans = orphans;

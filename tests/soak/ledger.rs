@@ -24,6 +24,8 @@ pub struct Sent {
     pub id: String,
     /// Whether it was ever answered 2xx.
     pub acknowledged: bool,
+    /// Whether it was ever answered otherwise, or not at all.
+    pub refused: bool,
     /// What must become of it, by subscription.
     pub fates: BTreeMap<String, Fate>,
     /// The body that these subscriptions must get, as a digest; the others' bodies are made by the router.
@@ -80,6 +82,8 @@ pub struct Disturbance {
     pub to: u64,
     /// Whether it may cost a repeat. A rolling restart may not.
     pub may_repeat: bool,
+    /// Whether the store may have lost what it had not acknowledged: another server has taken its place.
+    pub may_forget: bool,
 }
 
 /// Everything that is known of a run.
@@ -120,6 +124,25 @@ pub enum Violation {
     Orphan(String),
 }
 
+impl Violation {
+    /// The event that it is about.
+    pub fn event(&self) -> Option<&str> {
+        match self {
+            Self::Lost(pair)
+            | Self::HalfThere(pair)
+            | Self::SettledTwice(pair)
+            | Self::WrongFate(pair, _)
+            | Self::DeliveredUnseen(pair)
+            | Self::Ghost(pair)
+            | Self::WebhookId(pair)
+            | Self::ChangedBody(pair)
+            | Self::RepeatWithoutFault(pair, ..)
+            | Self::DeadLetterGone(pair) => Some(&pair.0),
+            Self::StillWaits(_) | Self::Orphan(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
@@ -138,6 +161,8 @@ pub struct Findings {
     pub requests: usize,
     /// Requests that came again after a 2xx, each with a disturbance that explains it.
     pub repeats: usize,
+    /// Pairs that a lost server had given out before anybody was told that they are stored, and that came again as new ones.
+    pub forgotten: usize,
 }
 
 /// Checks every promise about what was accepted.
@@ -184,6 +209,7 @@ fn check_outcomes(
         findings.acknowledged += usize::from(event.acknowledged);
         for (subscription, fate) in &event.fates {
             let pair = (event.id.clone(), subscription.clone());
+            let own = receipts.get(&pair).map_or(&[][..], |all| last_life(event, &evidence.disturbances, all));
             findings.pairs += 1;
             match finals.get(&pair).map_or(&[][..], Vec::as_slice) {
                 [] if event.acknowledged => found(Violation::Lost(pair)),
@@ -191,8 +217,7 @@ fn check_outcomes(
                 [] => {}
                 [one] if one != fate => found(Violation::WrongFate(pair, format!("{one:?} instead of {fate:?}"))),
                 [Fate::Delivered] => {
-                    let seen = receipts.get(&pair).is_some_and(|r| r.iter().any(|r| r.answer != Answer::Failure));
-                    if !seen {
+                    if !own.iter().any(|receipt| receipt.answer != Answer::Failure) {
                         found(Violation::DeliveredUnseen(pair));
                     }
                 }
@@ -200,7 +225,7 @@ fn check_outcomes(
                     None => found(Violation::DeadLetterGone(pair)),
                     Some(None) => {}
                     Some(Some(body)) => {
-                        if receipts.get(&pair).is_some_and(|r| r.iter().any(|r| r.body != *body)) {
+                        if own.iter().any(|receipt| receipt.body != *body) {
                             found(Violation::ChangedBody(pair));
                         }
                     }
@@ -235,19 +260,25 @@ fn check_requests(
         let mut found = |violation| {
             findings.violations.insert(violation);
         };
-        let first = receipts[0];
         let event = sent.get(pair.0.as_str());
         match event.and_then(|event| event.fates.get(&pair.1)) {
             Some(Fate::Delivered | Fate::DeadLetter) => {}
             Some(Fate::Filtered) | None => found(Violation::Ghost((*pair).clone())),
         }
-        let must_be = event.and_then(|event| event.bodies.get(&pair.1)).copied().unwrap_or(first.body);
-        if receipts.iter().any(|receipt| receipt.body != must_be) {
-            found(Violation::ChangedBody((*pair).clone()));
-        }
-        for receipt in receipts {
-            if *of_id.entry(&receipt.webhook_id).or_insert(pair) != *pair || receipt.webhook_id != first.webhook_id {
-                found(Violation::WebhookId((*pair).clone()));
+        // What was forgotten and sent again is another event to the router: it has another time, and so another id.
+        let again = event.filter(|event| event.refused).and_then(|_| forgotten(&evidence.disturbances, receipts));
+        findings.forgotten += usize::from(again.is_some());
+        for lives in [&receipts[..again.unwrap_or(receipts.len())], &receipts[again.unwrap_or(receipts.len())..]] {
+            let Some(first) = lives.first() else { continue };
+            let must_be = event.and_then(|event| event.bodies.get(&pair.1)).copied().unwrap_or(first.body);
+            if lives.iter().any(|receipt| receipt.body != must_be) {
+                found(Violation::ChangedBody((*pair).clone()));
+            }
+            for receipt in lives {
+                if *of_id.entry(&receipt.webhook_id).or_insert(pair) != *pair || receipt.webhook_id != first.webhook_id
+                {
+                    found(Violation::WebhookId((*pair).clone()));
+                }
             }
         }
         let mut succeeded: Option<u64> = None;
@@ -268,6 +299,19 @@ fn check_requests(
             }
         }
     }
+}
+
+/// The requests that are those of what the store has now.
+fn last_life<'r>(event: &Sent, disturbances: &[Disturbance], receipts: &'r [&'r Receipt]) -> &'r [&'r Receipt] {
+    let again = event.refused.then(|| forgotten(disturbances, receipts)).flatten();
+    &receipts[again.unwrap_or(0)..]
+}
+
+/// Where a pair's second life begins, if a fail-over lies between the end of its first and that.
+fn forgotten(disturbances: &[Disturbance], receipts: &[&Receipt]) -> Option<usize> {
+    let again = receipts.iter().position(|receipt| receipt.webhook_id != receipts[0].webhook_id)?;
+    let (last, next) = (receipts[again - 1].at, receipts[again].at);
+    disturbances.iter().any(|fault| fault.may_forget && fault.from <= next && last <= fault.to).then_some(again)
 }
 
 /// Whether something was disturbed between a success and its repeat. What follows the success by at most a moment

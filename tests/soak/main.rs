@@ -15,8 +15,10 @@ mod producer; // Who sends events.
 mod record; // What is remembered while a run goes on.
 mod run; // Load, harm, rest, check.
 mod sabotage; // The checker against a system that lies.
+mod servers; // The Redis servers of a run.
 mod sink; // Who receives them.
 #[path = "../promises/support/mod.rs"]
 #[expect(dead_code, reason = "it serves the promises as well, each of which uses a part")]
 mod support;
+mod tracer; // `strace` between a router and the kernel.
 mod world; // Routers, store, receivers, links.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,8 +42,6 @@ pub struct Producers {
     /// Makes ids of this run.
     pub seed: u64,
     pub stop: Arc<AtomicBool>,
-    /// How often an answer was 429 or 503, or there was none.
-    pub refused: AtomicUsize,
 }
 
 /// One event, as a producer makes it.
@@ -73,7 +71,7 @@ fn draft(seed: u64, number: usize) -> Draft {
         r#"{{"id":"{id}","eventType":"{event_type}","aggregateType":"T","aggregateId":"a_{}","payload":{payload}}}"#,
         number % 17
     );
-    Draft { sent: Sent { id, acknowledged: false, fates, bodies }, envelope }
+    Draft { sent: Sent { id, acknowledged: false, refused: false, fates, bodies }, envelope }
 }
 
 impl Producers {
@@ -115,11 +113,12 @@ impl Producers {
             };
             for attempt in 0.. {
                 let port = self.ports[(turn + attempt) % self.ports.len()];
+                self.record.offered.fetch_add(from.len(), Ordering::Relaxed);
                 if self.is_taken(client, port, body.clone()).await {
-                    locked(&self.record.sent)[from].iter_mut().for_each(|sent| sent.acknowledged = true);
+                    locked(&self.record.sent)[from.clone()].iter_mut().for_each(|sent| sent.acknowledged = true);
                     break;
                 }
-                self.refused.fetch_add(1, Ordering::Relaxed);
+                locked(&self.record.sent)[from.clone()].iter_mut().for_each(|sent| sent.refused = true);
                 if turn.is_multiple_of(GIVES_UP_EVERY) {
                     break;
                 }
@@ -148,10 +147,14 @@ impl Producers {
             Ok(Some((200 | 202, ..))) => true,
             Ok(Some((429 | 503, retry_after, body))) => {
                 assert!(retry_after, "a refusal says when to come back: {}", String::from_utf8_lossy(&body));
+                self.record.refused.fetch_add(1, Ordering::Relaxed);
                 false
             }
             Ok(Some((status, _, body))) => panic!("{status} {}", String::from_utf8_lossy(&body)),
-            Ok(None) | Err(_) => false,
+            Ok(None) | Err(_) => {
+                self.record.unanswered.fetch_add(1, Ordering::Relaxed);
+                false
+            }
         }
     }
 }

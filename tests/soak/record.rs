@@ -1,6 +1,7 @@
 //! What the run remembers while it goes on: the evidence for the checker, and the run's own clock.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -19,6 +20,12 @@ pub struct Record {
     pub sent: Mutex<Vec<Sent>>,
     pub receipts: Mutex<Vec<Receipt>>,
     pub disturbances: Mutex<Vec<Disturbance>>,
+    /// Events that producers tried to hand over, each as often as they tried.
+    pub offered: AtomicUsize,
+    /// Answers 429 or 503, each of which said when to come back.
+    pub refused: AtomicUsize,
+    /// Requests without an answer.
+    pub unanswered: AtomicUsize,
 }
 
 impl Record {
@@ -28,6 +35,9 @@ impl Record {
             sent: Mutex::default(),
             receipts: Mutex::default(),
             disturbances: Mutex::default(),
+            offered: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
         }
     }
 

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::evidence;
-use crate::ledger::{Evidence, Findings, Kept, check};
+use crate::ledger::{Evidence, Findings, Kept, Violation, check};
 use crate::producer::Producers;
 use crate::record::locked;
 use crate::support::eventually;
@@ -25,8 +24,10 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Ran {
     pub findings: Findings,
-    /// Answers 429, 503 or none.
+    /// Answers 429 or 503.
     pub refused: usize,
+    /// Requests without an answer.
+    pub unanswered: usize,
     /// The most memory that a router had, in bytes; of the processes that were there at the end.
     pub memory_peak: u64,
 }
@@ -37,9 +38,14 @@ pub const MODERATE: Load = Load { producers: 8, pause: Duration::from_millis(60)
 /// Runs load on a world while `harm` is done to it, and checks what came of it.
 pub async fn run(name: &str, seed: u64, load: Load, world: World, harm: impl AsyncFnOnce(&World)) -> Ran {
     let began = Instant::now();
-    let (evidence, refused, memory_peak) = evidence_of(seed, load, &world, harm).await;
-    let ran = Ran { findings: check(&evidence), refused, memory_peak };
+    let (evidence, memory_peak) = evidence_of(seed, load, &world, harm).await;
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let (refused, unanswered) = (count(&world.record.refused), count(&world.record.unanswered));
+    let ran = Ran { findings: check(&evidence), refused, unanswered, memory_peak };
     println!("{}", report(name, seed, began.elapsed(), &evidence, &ran));
+    if !ran.findings.violations.is_empty() {
+        println!("{}", circumstances(&world, &evidence, &ran.findings).await);
+    }
     ran
 }
 
@@ -58,7 +64,7 @@ pub async fn run_well(name: &str, seed: u64, load: Load, world: World, harm: imp
     ran
 }
 
-async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnce(&World)) -> (Evidence, usize, u64) {
+async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnce(&World)) -> (Evidence, u64) {
     let record = Arc::clone(&world.record);
     let stop = Arc::new(AtomicBool::new(false));
     let producers = Arc::new(Producers {
@@ -68,7 +74,6 @@ async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnc
         pause: load.pause,
         seed,
         stop: Arc::clone(&stop),
-        refused: AtomicUsize::new(0),
     });
     let producing = tokio::spawn({
         let producers = Arc::clone(&producers);
@@ -93,14 +98,30 @@ async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnc
         kept,
         disturbances: std::mem::take(&mut *locked(&record.disturbances)),
     };
-    (evidence, producers.refused.load(Ordering::Relaxed), memory_peak)
+    (evidence, memory_peak)
 }
 
 async fn kept(world: &World) -> Kept {
-    match &world.redis {
-        Some(redis) => evidence::of_redis(redis).await,
+    match &world.servers {
+        Some(servers) => evidence::of_redis(servers).await,
         None => evidence::of_folder(&world.store_folder().await).await,
     }
+}
+
+/// What was done when, and what routers said of the events that something is wrong with: for whoever has to find the cause.
+async fn circumstances(world: &World, evidence: &Evidence, findings: &Findings) -> String {
+    let mut text = String::new();
+    for fault in &evidence.disturbances {
+        let _ = writeln!(text, "  {:>7} to {:>7} ms: {}", fault.from, fault.to, fault.what);
+    }
+    let events: Vec<_> = findings.violations.iter().filter_map(Violation::event).take(20).collect();
+    for router in &world.routers {
+        let log = router.lock().await.log();
+        for line in log.lines().filter(|line| events.iter().any(|event| line.contains(&format!("{event}\"")))) {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
 }
 
 /// A run in one paragraph.
@@ -109,10 +130,11 @@ fn report(name: &str, seed: u64, took: Duration, evidence: &Evidence, ran: &Ran)
     for fault in &evidence.disturbances {
         *faults.entry(fault.what).or_default() += 1;
     }
-    let Ran { findings: Findings { violations, acknowledged, pairs, requests, repeats }, refused, memory_peak } = ran;
+    let Ran { findings, refused, unanswered, memory_peak } = ran;
+    let Findings { violations, acknowledged, pairs, requests, repeats, forgotten } = findings;
     let mut text = format!(
         "soak: {name}, seed {seed}: {} events, {acknowledged} acknowledged, {pairs} pairs checked, {requests} requests received, \
-         {repeats} repeated after a fault, {refused} answers 429, 503 or none, {} faults, {} MiB at most, {} violations, {:.0} s",
+         {repeats} repeated after a fault, {forgotten} forgotten and sent anew, {refused} answers 429 or 503, {unanswered} without an answer, {} faults, {} MiB at most, {} violations, {:.0} s",
         evidence.sent.len(),
         evidence.disturbances.len(),
         memory_peak >> 20,
@@ -123,14 +145,4 @@ fn report(name: &str, seed: u64, took: Duration, evidence: &Evidence, ran: &Ran)
         let _ = write!(text, "\n  {count:>5} × {fault}");
     }
     text
-}
-
-/// The store's folder, where it is an embedded one.
-impl World {
-    async fn store_folder(&self) -> PathBuf {
-        match &self.folder {
-            Some(folder) => folder.clone(),
-            None => self.routers[0].lock().await.folder().join("data"),
-        }
-    }
 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::ledger::{Findings, Violation};
 use crate::run::{MODERATE, run};
+use crate::servers::Servers;
 use crate::support::redis_server::RedisServer;
 use crate::world::{Kind, Setting, World};
 
@@ -121,7 +122,7 @@ async fn with(step: Swallowed, every: usize) -> Findings {
     let done = Arc::new(AtomicUsize::new(0));
     let port = sabotaged(redis.port(), step, every, Arc::clone(&done)).await;
     let stores = vec![format!("redis://127.0.0.1:{port}")];
-    let world = World::start_on(Setting::of(Kind::Redis), Some(redis), stores, vec![]).await;
+    let world = World::start_on(Setting::of(Kind::Redis), Some(Servers::Single(redis)), stores, vec![]).await;
     let name = format!("sabotage: {step:?}");
     let ran = run(&name, 1, MODERATE, world, async |_| {
         tokio::time::sleep(Duration::from_secs(3)).await;

@@ -8,14 +8,21 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::clocks::MachineClock;
+use crate::disk::SmallDisk;
 use crate::ledger::Disturbance;
 use crate::record::{Record, locked};
+use crate::servers::Servers;
 use crate::sink;
 use crate::support::eventually;
 use crate::support::fault_proxy::FaultProxy;
+use crate::support::redis_sentinel::RedisSentinels;
 use crate::support::redis_server::RedisServer;
 use crate::support::router::RouterProcess;
+use crate::tracer::Tracer;
 
+/// So many share a store in Redis.
+const ROUTERS: usize = 3;
 /// How long everything may take to come to rest after the last fault: the claims of the dead are taken over after 10 s,
 /// leases end after 60 s.
 const REST_TIME_MAX: Duration = Duration::from_secs(150);
@@ -25,23 +32,53 @@ const REST_TIME_MAX: Duration = Duration::from_secs(150);
 pub enum Kind {
     /// Three routers over one Redis, `appendfsync always`.
     Redis,
+    /// Three routers over a master with replicas and Sentinels; a replica is waited for before `202`.
+    Sentinels,
+    /// The same over a Cluster of three masters with a replica each.
+    Cluster,
     /// One router.
     Embedded,
+}
+
+impl Kind {
+    /// The Redis servers it wants.
+    fn servers(self) -> Option<Servers> {
+        match self {
+            Self::Redis => Some(Servers::Single(RedisServer::start("always"))),
+            Self::Sentinels => Some(Servers::Sentinels(RedisSentinels::start())),
+            Self::Cluster => Some(Servers::cluster()),
+            Self::Embedded => None,
+        }
+    }
+
+    /// What the config says of the store besides its URL: a fail-over takes nothing with it that a replica has.
+    const fn of_store(self) -> &'static str {
+        match self {
+            Self::Sentinels | Self::Cluster => "[store.redis]\nwait = { replicas = 1, timeout = \"1s\" }\n",
+            Self::Redis | Self::Embedded => "",
+        }
+    }
 }
 
 /// What a run is to be made of.
 pub struct Setting {
     pub kind: Kind,
     /// Where an embedded store is kept, if not in the router's folder.
-    pub folder: Option<PathBuf>,
+    pub disk: Option<SmallDisk>,
+    /// What the routers take for the machine's clock, if not that one.
+    pub clock: Option<MachineClock>,
+    /// What stands between an embedded store's router and its kernel.
+    pub tracer: Option<Tracer>,
     /// Variables that the routers are started with.
     pub environment: Vec<(String, String)>,
+    /// Attempts at one time to the endpoint of everything.
+    pub in_flight_max: u32,
 }
 
 impl Setting {
     /// The usual one.
     pub fn of(kind: Kind) -> Self {
-        Self { kind, folder: None, environment: vec![] }
+        Self { kind, disk: None, clock: None, tracer: None, environment: vec![], in_flight_max: 64 }
     }
 }
 
@@ -49,8 +86,9 @@ impl Setting {
 pub struct World {
     pub record: Arc<Record>,
     pub routers: Vec<Mutex<RouterProcess>>,
-    pub redis: Option<RedisServer>,
-    /// Between each router and Redis.
+    pub kind: Kind,
+    pub servers: Option<Servers>,
+    /// Between each router and Redis, where there is one server.
     pub store_links: Vec<FaultProxy>,
     /// How long the receiver of everything takes to answer, in milliseconds.
     pub slowness: Arc<AtomicU64>,
@@ -61,41 +99,46 @@ pub struct World {
     /// Two copies of a plugin, to be swapped.
     plugins: tempfile::TempDir,
     /// Where an embedded store is kept, if not in the router's folder.
-    pub folder: Option<PathBuf>,
+    pub disk: Option<SmallDisk>,
+    /// What the routers take for the machine's clock, if not that one.
+    pub clock: Option<MachineClock>,
+    pub tracer: Option<Tracer>,
+    /// The part of the config that stays the same.
+    constant: String,
 }
 
 impl World {
     /// Starts everything.
     pub async fn start(setting: Setting) -> Self {
-        let redis = match setting.kind {
-            Kind::Redis => Some(RedisServer::start("always")),
-            Kind::Embedded => None,
-        };
+        let servers = setting.kind.servers();
         let mut store_links = Vec::new();
         let mut stores = Vec::new();
-        match &redis {
-            Some(redis) => {
-                for _ in 0..3 {
-                    let link = FaultProxy::before(redis.port()).await;
+        match &servers {
+            Some(Servers::Single(server)) => {
+                for _ in 0..ROUTERS {
+                    let link = FaultProxy::before(server.port()).await;
                     stores.push(format!("redis://127.0.0.1:{}", link.port()));
                     store_links.push(link);
                 }
             }
-            None => stores.push(match &setting.folder {
-                Some(folder) => format!("file:{}", folder.display()),
+            // They name each other: no link can stand between them and the routers.
+            Some(servers) => stores.extend((0..ROUTERS).map(|_| servers.url())),
+            None => stores.push(match &setting.disk {
+                Some(disk) => format!("file:{}", disk.store_folder().display()),
                 None => "file:{folder}/data".to_owned(),
             }),
         }
-        Self::start_on(setting, redis, stores, store_links).await
+        Self::start_on(setting, servers, stores, store_links).await
     }
 
     /// Starts a router for each of these store URLs.
     pub async fn start_on(
         setting: Setting,
-        redis: Option<RedisServer>,
+        servers: Option<Servers>,
         stores: Vec<String>,
         store_links: Vec<FaultProxy>,
     ) -> Self {
+        let Setting { kind, disk, clock, tracer, mut environment, in_flight_max } = setting;
         let (record, slowness) = (Arc::new(Record::new()), Arc::new(AtomicU64::new(0)));
         let receivers = sink::start(Arc::clone(&record), Arc::clone(&slowness)).await;
         let receiver_link = FaultProxy::before(receivers).await;
@@ -104,16 +147,34 @@ impl World {
             let original = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/slack.wasm");
             std::fs::copy(original, plugin(plugins.path(), copy)).expect("the plugin can be copied");
         }
-        let config = routes(receiver_link.port(), plugins.path(), 0);
+        let constant = format!("{}{}", kind.of_store(), endpoints(receiver_link.port(), in_flight_max));
+        let config = constant.clone() + &routes(plugins.path(), 0);
+        environment.extend(clock.iter().flat_map(MachineClock::environment));
         let mut routers = Vec::new();
         for store in stores {
             let mut router = RouterProcess::new(&store, &config);
-            router.environment.clone_from(&setting.environment);
+            router.environment.clone_from(&environment);
+            // On a busy machine a master may be replaced at any time, and a router that finds none ends.
+            router.supervised = matches!(kind, Kind::Sentinels | Kind::Cluster);
             router.start().await;
             routers.push(Mutex::new(router));
         }
-        let (folder, generation) = (setting.folder, Mutex::new(0));
-        Self { record, routers, redis, store_links, slowness, receiver_link, generation, plugins, folder }
+        let generation = Mutex::new(0);
+        Self {
+            record,
+            routers,
+            kind,
+            servers,
+            store_links,
+            slowness,
+            receiver_link,
+            generation,
+            plugins,
+            disk,
+            clock,
+            tracer,
+            constant,
+        }
     }
 
     /// The ingest ports.
@@ -125,9 +186,22 @@ impl World {
         ports
     }
 
-    /// The server of a run with Redis.
+    /// The servers of a run with Redis.
+    pub fn servers(&self) -> &Servers {
+        self.servers.as_ref().expect("this run has a Redis")
+    }
+
+    /// The one server of a run with one Redis.
     pub fn redis(&self) -> &RedisServer {
-        self.redis.as_ref().expect("this run has a Redis")
+        self.servers().single()
+    }
+
+    /// The folder of an embedded store.
+    pub async fn store_folder(&self) -> PathBuf {
+        match &self.disk {
+            Some(disk) => disk.store_folder(),
+            None => self.routers[0].lock().await.folder().join("data"),
+        }
     }
 
     /// One of the routers.
@@ -139,7 +213,7 @@ impl World {
     pub async fn change_config(&self) {
         let mut generation = self.generation.lock().await;
         *generation += 1;
-        let config = routes(self.receiver_link.port(), self.plugins.path(), *generation);
+        let config = self.constant.clone() + &routes(self.plugins.path(), *generation);
         for router in &self.routers {
             router.lock().await.write_config(&config);
         }
@@ -149,23 +223,39 @@ impl World {
     pub fn disturbed(&self, what: &'static str, from: u64, lingers: Duration, may_repeat: bool) {
         let lingers = u64::try_from(lingers.as_millis()).expect("it is short");
         let to = self.record.now() + lingers;
-        locked(&self.record.disturbances).push(Disturbance { what, from, to, may_repeat });
+        let disturbance = Disturbance { what, from, to, may_repeat, may_forget: false };
+        locked(&self.record.disturbances).push(disturbance);
+    }
+
+    /// The last disturbance put another server in a master's place.
+    pub fn may_have_forgotten(&self) {
+        if let Some(last) = locked(&self.record.disturbances).last_mut() {
+            last.may_forget = true;
+        }
     }
 
     /// Waits until nothing waits any more, by what the store says now. The metrics are read from it once a second: they
     /// may be from before the last event.
     pub async fn rest(&self) {
         let router = self.routers[0].lock().await;
-        eventually("everything has come to rest", REST_TIME_MAX, async || {
-            let (_, stats) = router.get("/api/v1/stats").await?;
-            let stats: serde_json::Value = serde_json::from_str(&stats).ok()?;
-            (stats["backlog"] == 0 && stats["scheduled"] == 0).then_some(())
-        })
-        .await;
-        if let Some(redis) = &self.redis {
-            let routers = self.routers.len().to_string();
+        let mut last = None;
+        let resting = async {
+            loop {
+                last = router.get("/api/v1/stats").await;
+                let stats: Option<serde_json::Value> =
+                    last.as_ref().and_then(|(_, stats)| serde_json::from_str(stats).ok());
+                if stats.is_some_and(|stats| stats["backlog"] == 0 && stats["scheduled"] == 0) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let rested = tokio::time::timeout(REST_TIME_MAX, resting).await;
+        let about = || self.servers.as_ref().map(Servers::about_waiting).unwrap_or_default();
+        assert!(rested.is_ok(), "everything has not come to rest: {last:?}{}", about());
+        if let Some(servers) = &self.servers {
             eventually("the names of the dead are forgotten", REST_TIME_MAX, async || {
-                (redis.cli(&["hlen", "bl:proc"]).trim() == routers).then_some(())
+                (servers.names() == Some(self.routers.len())).then_some(())
             })
             .await;
         }
@@ -194,23 +284,31 @@ fn plugin(folder: &Path, copy: u32) -> PathBuf {
     folder.join(format!("slack-{copy}.wasm"))
 }
 
-/// Four subscriptions: everything to `/audit`; large orders through a plugin to `/sales`; users to `/flaky`, whose
-/// receiver answers badly at first; failed payments to `/doomed`, which never answers well.
-fn routes(receivers: u16, plugins: &Path, generation: u32) -> String {
+/// The endpoints: `/audit`; `/sales`; `/flaky`, whose receiver answers badly at first; `/doomed`, which never answers well.
+fn endpoints(receivers: u16, in_flight_max: u32) -> String {
     let mut text = String::from("[delivery]\nallow_networks = [\"127.0.0.0/8\"]\nshutdown_grace = \"15s\"\n");
+    // An answer that a busy machine delays by more than the timeout would look like a repeat without a fault.
     // Longer in all than any fault lasts: only what is doomed may be given up.
     let patient = format!("[\"200ms\", \"400ms\", \"1s\"{}]", ", \"2s\"".repeat(45));
+    let in_flight = format!("max_in_flight = {in_flight_max}");
     for (name, retry, more) in [
-        ("audit", patient.as_str(), "format = \"payload\"\nmax_in_flight = 64"),
-        ("sales", &patient, "max_in_flight = 64"),
-        ("flaky", &patient, "max_in_flight = 64\nbreaker = \"off\""),
-        ("doomed", "[\"300ms\"]", "breaker = \"off\""),
+        ("audit", patient.as_str(), format!("format = \"payload\"\n{in_flight}")),
+        ("sales", &patient, in_flight.clone()),
+        ("flaky", &patient, format!("{in_flight}\nbreaker = \"off\"")),
+        ("doomed", "[\"300ms\"]", "breaker = \"off\"".to_owned()),
     ] {
         let _ = write!(
             text,
-            "[endpoints.{name}]\nurl = \"http://127.0.0.1:{receivers}/{name}\"\nsecret = {{ env = \"TEST_SECRET\" }}\ntimeout = \"1s\"\nretry = {retry}\n{more}\n",
+            "[endpoints.{name}]\nurl = \"http://127.0.0.1:{receivers}/{name}\"\nsecret = {{ env = \"TEST_SECRET\" }}\ntimeout = \"3s\"\nretry = {retry}\n{more}\n",
         );
     }
+    text
+}
+
+/// Four subscriptions: everything to `/audit`; large orders through a plugin to `/sales`; users to `/flaky`; failed
+/// payments to `/doomed`.
+fn routes(plugins: &Path, generation: u32) -> String {
+    let mut text = String::new();
     let _ =
         write!(text, "[plugins.slack]\npath = \"{}\"\ndeadline = \"2s\"\n", plugin(plugins, generation % 2).display());
     let mut routes = [

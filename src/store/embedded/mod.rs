@@ -5,6 +5,8 @@
 
 mod backlog; // Events that wait to be claimed.
 mod folder; // The folder: private, locked, watched for room.
+#[cfg(test)]
+mod fuzz;
 mod history; // What an operator reads.
 mod ids; // Which event has which id.
 mod look; // What a router would find, without writing.

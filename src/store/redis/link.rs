@@ -19,6 +19,8 @@ pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(2);
 const SILENT_CALLS_MAX: u32 = 2;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long after a new connection what was claimed before it may still be under way.
+const DOUBT_TIME: Duration = Duration::from_secs(300);
 
 #[derive(Default)]
 struct Current {
@@ -27,6 +29,8 @@ struct Current {
     epoch: u64,
     /// Counts connections, so that a late failure of an old one does not end the new one.
     generation: u64,
+    /// When it took another one's place.
+    replaced: Option<Instant>,
     silent_calls: u32,
 }
 
@@ -56,7 +60,16 @@ impl Link {
 
     /// Sends a command, and waits for its answer at most `limit`.
     pub(super) async fn call(&self, command: &Cmd, limit: Duration) -> Result<Value, Fault> {
-        let (mut connection, generation) = self.connection().await?;
+        let connection = self.connection().await?;
+        self.call_over(connection, command, limit).await
+    }
+
+    async fn call_over(
+        &self,
+        (mut connection, generation): (Connection, u64),
+        command: &Cmd,
+        limit: Duration,
+    ) -> Result<Value, Fault> {
         let answer = tokio::time::timeout(limit, connection.send(command)).await;
         self.heard(generation, limit, answer.map(|answer| answer.and_then(refuse)))
     }
@@ -94,17 +107,20 @@ impl Link {
 
     /// Runs a script. `keys_and_arguments` adds the number of keys, the keys, and the arguments.
     ///
-    /// A server that was restarted or failed over does not know the script; then its text is sent.
+    /// They are asked for when there is a connection, so that they may depend on [`Link::may_have_gone_back`]. A server that
+    /// was restarted or failed over does not know the script; then its text is sent.
     pub(super) async fn run(&self, script: &Script, keys_and_arguments: impl Fn(&mut Cmd)) -> Result<Value, Fault> {
+        let connection = self.connection().await?;
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.digest());
         keys_and_arguments(&mut command);
-        match self.call(&command, CALL_TIME_MAX).await {
+        match self.call_over(connection, &command, CALL_TIME_MAX).await {
             Err(Fault::NoScript) => {
+                let connection = self.connection().await?;
                 let mut command = redis::cmd("EVAL");
                 command.arg(script.text());
                 keys_and_arguments(&mut command);
-                self.call(&command, CALL_TIME_MAX).await
+                self.call_over(connection, &command, CALL_TIME_MAX).await
             }
             other => other,
         }
@@ -113,6 +129,13 @@ impl Link {
     /// Which connection it is; another number may mean another server.
     pub(super) fn generation(&self) -> u64 {
         self.lock().generation
+    }
+
+    /// Whether the server may not know of what was claimed a while ago: it is another one since, or was started again, and
+    /// may have lost its last moments. The connections to a Cluster's nodes are not known here, so of those nobody knows.
+    pub(super) fn may_have_gone_back(&self) -> bool {
+        let is_new = |replaced: Instant| replaced.elapsed() < DOUBT_TIME;
+        self.is_cluster() || self.lock().replaced.is_some_and(is_new)
     }
 
     /// Drops the connection; the next call makes a new one.
@@ -146,6 +169,7 @@ impl Link {
                 let mut current = self.lock();
                 current.connection = Some(connection.clone());
                 current.epoch = epoch;
+                current.replaced = (current.generation > 0).then(Instant::now);
                 current.generation += 1;
                 current.silent_calls = 0;
                 Ok((connection, current.generation))

@@ -43,11 +43,13 @@ impl EventItem {
 }
 
 /// What became of a batch.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Written {
     /// The fence of the deliveries that go on being held.
     Under(u64),
     Lost,
+    /// Nothing was written: Redis went back in time, and these are nobody's, or were settled by another.
+    Gone(Vec<StreamId>),
     /// What was written ahead is gone: Redis went back in time, or it took too long.
     Missing,
 }
@@ -72,7 +74,8 @@ pub(super) async fn settle_events(
         for item in of_before {
             answer(shared, partition, item, Ok(Settled::Lost));
         }
-        match write(shared, partition, generation, sequence, &current).await {
+        let (current, outcome) = write_what_is_there(shared, partition, generation, sequence, current).await;
+        match outcome {
             Err(GaveUp::Refused(fault)) if current.len() > 1 => {
                 tracing::warn!(error = %Error::from(fault), "a batch of events is refused and is settled one by one");
                 for item in current {
@@ -92,12 +95,35 @@ pub(super) async fn settle_events(
     missing
 }
 
+/// Writes a batch without those that Redis no longer knows as claimed, whose callers are told. Gives the others, and what
+/// became of them.
+async fn write_what_is_there(
+    shared: &Shared,
+    partition: u16,
+    generation: u64,
+    sequence: &mut u64,
+    mut items: Vec<EventItem>,
+) -> (Vec<EventItem>, Result<Written, GaveUp>) {
+    loop {
+        match write(shared, partition, generation, sequence, &items).await {
+            Ok(Written::Gone(gone)) if !items.is_empty() => {
+                let (lost, rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| gone.contains(&item.id));
+                for item in lost {
+                    answer(shared, partition, item, Ok(Settled::Lost));
+                }
+                items = rest;
+            }
+            outcome => return (items, outcome),
+        }
+    }
+}
+
 /// Answers an item's caller, or gives the item back because it must be written ahead once more.
 fn finish(shared: &Shared, partition: u16, item: EventItem, outcome: Result<Written, GaveUp>) -> Option<EventItem> {
     let settled = match outcome {
         Ok(Written::Missing) => return Some(item),
         Ok(Written::Under(fence)) => Ok(Settled::Written(fence)),
-        Ok(Written::Lost) => Ok(Settled::Lost),
+        Ok(Written::Lost | Written::Gone(_)) => Ok(Settled::Lost),
         Err(gave_up) => Err(gave_up),
     };
     answer(shared, partition, item, settled);
@@ -166,6 +192,7 @@ async fn write_once(
         }
         command.arg(GROUP).arg(sequence).arg(&lease).arg(&outcomes);
         command.arg(items.len()).arg(deliveries).arg(sets.len()).arg(oldest_ms).arg(SETTLED_SOON_MS);
+        command.arg(u8::from(shared.link.may_have_gone_back()));
         for item in items {
             command.arg(item.id.to_string());
         }
@@ -187,6 +214,11 @@ async fn write_once(
             Ok(Written::Lost)
         }
         "MISSING" => Ok(Written::Missing),
+        "GONE" => {
+            let ids = answer.map(|id| Ok(reply::bytes(id)?.as_deref().and_then(StreamId::parse)));
+            let ids: Option<Vec<_>> = ids.collect::<Result<Option<Vec<_>>, Fault>>()?;
+            ids.filter(|ids| !ids.is_empty()).map(Written::Gone).ok_or_else(|| Fault::strange("settle events"))
+        }
         _ => Err(Fault::strange("settle events")),
     }
 }

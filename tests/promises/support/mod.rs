@@ -10,6 +10,7 @@ pub mod receiver; // An endpoint that remembers and answers as it is told.
 pub mod redis_sentinel; // A real master with replicas and Sentinels.
 pub mod redis_server; // A real Redis, alone or as a Cluster.
 pub mod router; // The real program, as a process.
+pub mod secrets; // What nothing may show.
 #[allow(unused_imports, unused_macros, dead_code, reason = "two test crates share it; this one may use a part")]
 pub mod stores; // Promises that hold on both stores.
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::router::KEY;
+use super::secrets::{of_every_test, private_keys, shows_none};
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -18,6 +19,16 @@ impl Ended {
     /// The lines of standard output as JSON, one object each.
     pub fn json_lines(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}"))).collect()
+    }
+
+    /// Fails when it shows a secret of every test, or a private key of a folder that an argument names a file of.
+    fn shows_no_secret(&self, arguments: &[String]) {
+        let folders = arguments.iter().map(Path::new).filter(|path| path.is_file()).filter_map(Path::parent);
+        let keys: Vec<_> = folders.flat_map(private_keys).collect();
+        for text in [&self.stdout, &self.stderr] {
+            let secrets = of_every_test().into_iter().chain(keys.iter().map(String::as_str));
+            shows_none(&format!("`branchline {}`", arguments.join(" ")), text, secrets);
+        }
     }
 
     /// Standard output as one JSON value.
@@ -54,11 +65,13 @@ pub async fn branchline(arguments: &[&str], input: &str) -> Ended {
         let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
         let output = child.wait_with_output().unwrap();
         writing.join().unwrap();
-        Ended {
+        let ended = Ended {
             code: output.status.code().expect("it was not killed"),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        };
+        ended.shows_no_secret(&arguments);
+        ended
     });
     run.await.unwrap()
 }

@@ -135,7 +135,7 @@ impl RedisSentinels {
             let value =
                 |name: &str| about.lines().skip_while(|line| *line != name).nth(1).unwrap_or_default().to_owned();
             value("num-slaves") == REPLICAS.to_string() && value("num-other-sentinels") == (SENTINELS - 1).to_string()
-        }) && self.servers[1..].iter().all(|replica| replica.cli(&["info", "replication"]).contains("link_status:up"))
+        }) && self.all().skip(1).all(|replica| replica.cli(&["info", "replication"]).contains("link_status:up"))
     }
 
     /// Where they listen.
@@ -184,6 +184,11 @@ impl RedisSentinels {
     pub fn server(&self, port: u16) -> &RedisServer {
         let place = self.public_ports.iter().position(|own| *own == port).expect("the Sentinels name one of ours");
         &self.servers[place]
+    }
+
+    /// The master and its replicas.
+    pub fn all(&self) -> impl Iterator<Item = &RedisServer> {
+        self.servers.iter()
     }
 
     /// The master.

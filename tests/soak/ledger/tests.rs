@@ -20,6 +20,7 @@ fn harmless() -> Evidence {
         sent: vec![Sent {
             id: "evt_1".to_owned(),
             acknowledged: true,
+            refused: false,
             fates,
             bodies: BTreeMap::from([("audit".to_owned(), 7)]),
         }],
@@ -34,7 +35,7 @@ fn harmless() -> Evidence {
 }
 
 fn disturbed(from: u64, to: u64, may_repeat: bool) -> Disturbance {
-    Disturbance { what: "a fault", from, to, may_repeat }
+    Disturbance { what: "a fault", from, to, may_repeat, may_forget: false }
 }
 
 /// What is found when this harm is done to a run without harm.
@@ -136,6 +137,24 @@ fn a_second_webhook_id_and_a_shared_one_are_found() {
     assert_eq!(second, [Violation::WebhookId(pair("evt_1", "audit"))]);
     let shared = found(|evidence| evidence.receipts[2].webhook_id = "dlv_evt_1_audit".to_owned());
     assert!(matches!(&shared[..], [Violation::WebhookId(_)]), "{shared:?}");
+}
+
+#[test]
+fn a_second_webhook_id_needs_a_fail_over_and_a_producer_that_was_refused() {
+    let again = |refused, may_forget, from, to| {
+        let second = |evidence: &mut Evidence| {
+            evidence.sent[0].refused = refused;
+            evidence.receipts[1].webhook_id = "dlv_other".to_owned();
+            evidence.disturbances = vec![Disturbance { may_forget, ..disturbed(from, to, true) }];
+        };
+        found(second)
+    };
+    assert_eq!(again(true, true, 50, 250), []);
+    for (refused, may_forget, from, to) in
+        [(false, true, 50, 250), (true, false, 50, 250), (true, true, 50, 90), (true, true, 310, 400)]
+    {
+        assert_eq!(again(refused, may_forget, from, to), [Violation::WebhookId(pair("evt_1", "audit"))]);
+    }
 }
 
 #[test]

@@ -11,8 +11,11 @@ if not groups.err then
     for n = 1, #group, 2 do about[group[n]] = group[n + 1] end
     if about['name'] == ARGV[1] then
       found = true
-      -- The lag is unknown only when entries were deleted by hand; then everything kept is the bound.
-      backlog = about['pending'] + (about['lag'] or redis.call('XLEN', KEYS[1]))
+      -- The lag is unknown only when entries were deleted by hand; then everything kept is the bound. After a fail-over
+      -- it may be too high for ever: a replica's count of what was read is not its master's. So the last entry is asked, too.
+      local lag = about['lag'] or redis.call('XLEN', KEYS[1])
+      if lag > 0 and #redis.call('XRANGE', KEYS[1], '(' .. about['last-delivered-id'], '+', 'COUNT', 1) == 0 then lag = 0 end
+      backlog = about['pending'] + math.max(0, lag)
     end
   end
 end
