@@ -281,7 +281,7 @@ pub struct OutcomeRecord {
     /// What plugins did that was not applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<PluginNote>,
-    /// What it was decided with, where no attempt says so: plugins ran, and nothing was to be sent.
+    /// What it was decided with, where no attempt says so: no subscription wanted the event, or nothing was to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Arc<Provenance>>,
     /// When it was decided, by the router's clock.

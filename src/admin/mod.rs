@@ -9,7 +9,7 @@ mod endpoints; // Endpoints: held and released.
 pub mod explain; // Why an event went where it went.
 pub mod operations; // What an operator can ask and do.
 mod route; // Which path is what.
-mod site; // Posts that a web page makes.
+mod site; // Requests that a web page makes.
 mod tail; // What happens, as it happens.
 
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -248,7 +248,7 @@ impl State {
         let Some(who) = self.who(request.headers(), visit.peer).or(route.is_probe().then(String::new)) else {
             return answers::no_token();
         };
-        if route.method() == Method::POST
+        if !route.is_probe()
             && let Err(why) = site::check(request.headers(), !self.tokens.is_empty())
         {
             return problem(StatusCode::FORBIDDEN, why);

@@ -1,6 +1,6 @@
-//! Whether a `POST` may be a web page's doing. A browser on the operator's machine reaches the admin listener, so
-//! any page it shows could change things: by a form that goes to another site, or by a name of the page's own that
-//! suddenly leads to this listener's address (DNS rebinding).
+//! Whether a request may be a web page's doing. A browser on the operator's machine reaches the admin listener, so
+//! any page it shows could change things by a form that goes to another site; and read and change them by a name of the
+//! page's own that suddenly leads to this listener's address (DNS rebinding).
 
 use std::net::IpAddr;
 
@@ -15,15 +15,15 @@ pub(super) fn check(headers: &HeaderMap, has_tokens: bool) -> Result<(), &'stati
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
         (Some(_) | None, _) => None,
     };
-    let host = host.ok_or("a `POST` needs one `host` header")?;
+    let host = host.ok_or("a request needs one `host` header")?;
     // A page that was rebound sends no token, but with none configured none is missed.
     if !has_tokens && !is_ones_own(host.host()) {
-        return Err("without `admin.tokens` a `POST` must be sent to an IP address or `localhost`, not to a name");
+        return Err("without `admin.tokens` a request must be sent to an IP address or `localhost`, not to a name");
     }
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
         if !origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host.as_str())) {
-            return Err("a `POST` must not come from a page of another site; see its `origin` header");
+            return Err("a request must not come from a page of another site; see its `origin` header");
         }
     }
     Ok(())
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_post_is_taken_from_programs_and_from_pages_of_the_same_host() {
+    fn a_request_is_taken_from_programs_and_from_pages_of_the_same_host() {
         for (headers, without_tokens, with_tokens) in [
             (&[("host", "127.0.0.1:9090")][..], true, true),
             (&[("host", "[::1]:9090")], true, true),

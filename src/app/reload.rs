@@ -57,7 +57,8 @@ struct InUse {
 pub struct Status {
     /// Counts the generations of this process, from 1.
     pub generation: u64,
-    /// A digest of all that the config says but its secrets, and of its plugins' components; that of another router with the same is the same.
+    /// A digest of what the config says and of its plugins' components, but for what may be secret: secrets, the configs of plugins, the
+    /// paths of URLs. That of another router with the same is the same; `branchline plan` compares those as well.
     pub digest: String,
     /// When it was loaded.
     pub loaded_at: Time,

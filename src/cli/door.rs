@@ -92,6 +92,14 @@ enum Fault {
     Refused(String),
 }
 
+impl Fault {
+    /// A router refused.
+    fn of(answer: &Answer) -> Self {
+        let is_invalid = answer.status == StatusCode::BAD_REQUEST;
+        if is_invalid { Self::Invalid(refusal(answer)) } else { Self::Refused(refusal(answer)) }
+    }
+}
+
 impl From<operations::Error> for Error {
     fn from(error: operations::Error) -> Self {
         match error {
@@ -287,8 +295,7 @@ impl Router {
         let uri = self.uri(path)?;
         let answer = self.client.request(method, &uri, body).await.map_err(Fault::NoAnswer)?;
         if !answer.status.is_success() {
-            let is_invalid = answer.status == StatusCode::BAD_REQUEST;
-            return Err(if is_invalid { Fault::Invalid(refusal(&answer)) } else { Fault::Refused(refusal(&answer)) });
+            return Err(Fault::of(&answer));
         }
         serde_json::from_slice(&answer.body)
             .map_err(|error| Fault::Refused(format!("the answer is not one of a router of this version: {error}")))
@@ -308,7 +315,7 @@ impl Router {
             return Ok(response);
         }
         let answer = self.client.read(&uri, response).await.map_err(|error| Error::Failed(error.to_string()))?;
-        Err(Error::Failed(refusal(&answer)))
+        Err(Fault::of(&answer).into())
     }
 
     fn uri(&self, path: &str) -> Result<Uri, Fault> {

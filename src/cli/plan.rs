@@ -137,7 +137,7 @@ async fn count_waiting(door: Option<&Door>, before: &Description, changes: &mut 
         if concerned.is_empty() {
             continue;
         }
-        let mut waiting = 0;
+        let (mut waiting, mut rescheduled) = (0, 0);
         for subscription in concerned {
             let count = match (counts.get(&subscription), door) {
                 (Some(count), _) => *count,
@@ -152,9 +152,12 @@ async fn count_waiting(door: Option<&Door>, before: &Description, changes: &mut 
                 }
             };
             waiting += count;
+            if effects::is_rescheduled(change, &subscription, before) {
+                rescheduled += count;
+            }
             counts.insert(subscription, count);
         }
-        change.effects.extend(effects::for_waiting(change, waiting));
+        change.effects.extend(effects::for_waiting(change, waiting, rescheduled));
         change.waiting = Some(Waiting { count: waiting });
     }
     Ok(())

@@ -56,7 +56,8 @@ pub struct Options {
     /// Also those that have succeeded or were thrown away.
     #[arg(long)]
     all: bool,
-    /// Through today's plugins, although the bytes of before are kept.
+    /// Through today's plugins, although the bytes of before are kept. They are for dead letters and what waits; of what has
+    /// arrived, was filtered, dropped or thrown away there are none, so that it goes through today's plugins in any case.
     #[arg(long)]
     rerun: bool,
     /// Only count, and change nothing.
@@ -99,6 +100,8 @@ struct Totals {
     statuses: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// By why, how many were left as they are.
     skipped: BTreeMap<&'static str, u64>,
+    /// How many had been sent as bytes that are no longer kept, so that today's plugins make them anew.
+    made_anew: u64,
     /// Where to go on; null when all is done.
     cursor: Option<String>,
     /// Whether all is done.
@@ -196,6 +199,7 @@ impl Totals {
                     let name = delivery.subscription.to_string();
                     *self.statuses.entry(name.clone()).or_default().entry(delivery.status.as_str()).or_default() += 1;
                     *self.subscriptions.entry(name).or_default() += 1;
+                    self.made_anew += u64::from(matches!(delivery.status, Status::Delivered | Status::Discarded));
                 }
                 ReplayResult::Skipped(_) => {}
             }
@@ -207,14 +211,18 @@ impl Totals {
     fn how_to_go_on(&self) -> String {
         match &self.cursor {
             Some(cursor) => format!("; the same with `--cursor {cursor}` goes on"),
-            None => " before anything was made again".to_owned(),
+            None => "; nothing was made again".to_owned(),
         }
     }
 }
 
 fn show(options: &Options, totals: &Totals) {
-    let what = if options.dry_run { "would be made again" } else { "are due now" };
     let count = totals.subscriptions.values().sum::<u64>();
+    let what = match (options.dry_run, count) {
+        (true, _) => "would be made again",
+        (false, 1) => "is due now",
+        (false, _) => "are due now",
+    };
     outln!("{count} {} {what}", if count == 1 { "delivery" } else { "deliveries" });
     let mut columns = Columns::indented(2);
     for (subscription, counts) in &totals.statuses {
@@ -226,6 +234,12 @@ fn show(options: &Options, totals: &Totals) {
         columns.add([format!("left as it is: {why}").into(), count.into()]);
     }
     out!("{columns}");
+    if totals.made_anew > 0 && !options.rerun {
+        outln!(
+            "{} through today's plugins: of what has arrived or was thrown away no bytes are kept",
+            totals.made_anew
+        );
+    }
     if let Some(cursor) = &totals.cursor {
         outln!("more: the same with --cursor {cursor}");
     }

@@ -41,7 +41,7 @@ impl Description {
     /// The key of the digest of a plugin's component.
     pub const DIGEST: &'static str = "component";
 
-    /// A digest of it all; secrets aside, which nobody may find by trying.
+    /// A digest of it all but what may be secret (`***`), which nobody may find by trying.
     pub fn digest(&self) -> String {
         let text = serde_json::to_vec(self).expect("a description has string keys only");
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 use super::advance::{Bodies, Conclusion, Duty, Progress, Rest, Taken, advance, waits};
 use super::{Context, Snapshot, delivery};
 use crate::clock::Timestamp;
-use crate::delivery::{DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
+use crate::delivery::{
+    DeadLetterReason, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Provenance, Waiting, Work,
+};
 use crate::event::Event;
 use crate::filter::{Match, Wish};
 use crate::store::{DeliveryClaim, EventClaim, EventSettlement, Hold, ScheduledDelivery, Settled};
@@ -42,6 +44,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let mut end = EventEnd::new(context.means.clock.now());
 
     let snapshot = context.snapshot.load_full();
+    let by = Arc::clone(&snapshot.by);
     let bodies = Arc::new(Bodies::default());
     let mut duties: Vec<(Duty, Progress)> = Vec::new();
     for found in matches(&context, &snapshot, &event).await {
@@ -54,7 +57,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
             Wish::Filtered(reason) => {
                 let outcome = Outcome::Filtered { reason: reason.to_string() };
                 context.outcome(&head, &duty.consumer.subscription.name, &outcome);
-                end.outcomes.push(duty.record(outcome, vec![], vec![], None, end.at));
+                end.outcomes.push(duty.record(outcome, vec![], vec![], Some(Arc::clone(&by)), end.at));
             }
             Wish::Wanted => duties.push((duty, Progress::new(Work::Run(Arc::clone(&event))))),
             Wish::Unknown => {
@@ -91,7 +94,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let detached = end.take_open(&context, &duties, &open);
     if duties.is_empty() && end.outcomes.is_empty() {
         context.tell_outcome(&head, None);
-        end.outcomes.push(unmatched(&head, end.at));
+        end.outcomes.push(unmatched(&head, by, end.at));
     }
     let soonest = end.soonest_return();
     let event_id = head.id.clone();
@@ -173,7 +176,7 @@ pub(super) async fn bury(context: &Context, claim: EventClaim, reason: DeadLette
                 end.outcomes.push(OutcomeRecord {
                     subscription: Some(Arc::clone(&subscription.name)),
                     outcome: Some(outcome),
-                    ..unmatched(&head, end.at)
+                    ..unmatched(&head, Arc::clone(&snapshot.by), end.at)
                 });
                 continue;
             }
@@ -183,7 +186,7 @@ pub(super) async fn bury(context: &Context, claim: EventClaim, reason: DeadLette
         end.give_up(context, &head, &event, &subscription.name, reason, detail);
     }
     if end.outcomes.is_empty() {
-        end.outcomes.push(unmatched(&head, end.at));
+        end.outcomes.push(unmatched(&head, Arc::clone(&snapshot.by), end.at));
     }
     match context.store.settle_event(end.settlement(claim)).await {
         Ok(Settled::Written(_)) => {}
@@ -210,7 +213,7 @@ async fn matches(context: &Context, snapshot: &Arc<Snapshot>, event: &Arc<Event>
 }
 
 /// The record of an event that no subscription wanted: it must be seen that it came and went.
-fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
+fn unmatched(head: &EventHead, by: Arc<Provenance>, at: Timestamp) -> OutcomeRecord {
     OutcomeRecord {
         event_id: head.id.clone(),
         position: head.position,
@@ -218,7 +221,7 @@ fn unmatched(head: &EventHead, at: Timestamp) -> OutcomeRecord {
         outcome: None,
         attempts: vec![],
         notes: vec![],
-        by: None,
+        by: Some(by),
         at,
     }
 }

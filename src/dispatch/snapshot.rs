@@ -20,6 +20,8 @@ use crate::store::{EndpointMark, MarkKind};
 pub struct Snapshot {
     /// Counts the generations of this process, from 1.
     pub generation: u64,
+    /// What is decided with where no plugin runs: the generation alone.
+    pub by: Arc<Provenance>,
     /// Which subscriptions want an event.
     pub routes: RouteTable,
     consumers: HashMap<Arc<str>, Arc<Consumer>>,
@@ -170,7 +172,8 @@ impl Snapshot {
             .values()
             .map(|consumer| (Arc::clone(&consumer.endpoint.endpoint.name), Arc::clone(&consumer.endpoint)))
             .collect();
-        Self { generation, routes, consumers, endpoints }
+        let by = Arc::new(Provenance { generation, plugins: vec![] });
+        Self { generation, by, routes, consumers, endpoints }
     }
 
     /// The consumer of a subscription, if the config (still) has it.

@@ -38,6 +38,24 @@ async fn a_web_page_can_not_change_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_can_not_read_anything_by_a_name_of_its_own() {
+    let mut router = RouterProcess::new("file:{folder}/data", "");
+    router.start().await;
+    let rebound = format!("rebound.example:{}", router.admin);
+    let headers = [("host", rebound.as_str())];
+    for path in ["/api/v1/events", "/api/v1/dead-letters", "/api/v1/config", "/api/v1/tail", "/metrics"] {
+        let (status, body) = router.ask_admin_with("GET", path, &headers).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {body}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(router.ask_admin_with("GET", path, &headers).await.0, StatusCode::OK, "{path}");
+    }
+    let local = format!("localhost:{}", router.admin);
+    assert_eq!(router.ask_admin_with("GET", "/api/v1/events", &[("host", &local)]).await.0, StatusCode::OK);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_reads_no_answers_is_given_up() {
     let mut router = RouterProcess::new("file:{folder}/data", "");
     router.start().await;

@@ -126,7 +126,7 @@ async fn an_operator_sees_what_became_of_an_event_and_has_it_made_again(kind: Ki
         (&json!(1), &json!(200), &json!(1))
     );
     let filtered = world.stands("evt_1", "big", "filtered").await;
-    assert!(filtered["last"]["reason"].is_string(), "{filtered}");
+    assert!(filtered["last"]["reason"].is_string() && filtered["last"]["by"]["generation"] == 1, "{filtered}");
     let scheduled = world.stands("evt_1", "later", "scheduled").await;
     assert_eq!(
         (&scheduled["waiting"]["held"], &scheduled["last"]["why"]),
@@ -218,6 +218,7 @@ async fn events_are_listed_by_what_they_are_newest_first(kind: Kind) {
     })
     .await;
     assert_eq!((&pair["status"], pair.get("subscription")), (&json!("unmatched"), None));
+    assert_eq!(pair["last"]["by"]["generation"], 1, "{pair}");
     let body = r#"{"eventType":"order.created","payload":{"amount":7}}"#;
     let (_, taken) = world.router.post("application/json", body).await.unwrap();
     let found = world.get(&format!("/api/v1/events/{}", taken["id"].as_str().unwrap())).await;

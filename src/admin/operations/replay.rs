@@ -66,7 +66,8 @@ pub struct ReplayRequest {
     /// Also those that have succeeded, or were discarded.
     #[serde(default)]
     pub all: bool,
-    /// Through today's plugins, although the bytes of before are kept.
+    /// Through today's plugins, although the bytes of before are kept: those of dead letters and of what waits. All else goes
+    /// through today's plugins in any case.
     #[serde(default)]
     pub rerun: bool,
     /// Only counts.
@@ -140,12 +141,12 @@ pub async fn step(
     };
     let mut step = Step { store, snapshot, request, now: caller.now, limit, done: ReplayStep::default() };
     let selection = &request.selection;
-    match (&selection.event_ids, &selection.dead_letters) {
+    let stepped = match (&selection.event_ids, &selection.dead_letters) {
         (Some(_), Some(_)) => {
             return Err(Error::Invalid("`selection` has both `eventIds` and `deadLetters`; give one".to_owned()));
         }
-        (Some(ids), None) => step.listed_events(ids).await?,
-        (None, Some(ids)) => step.listed_letters(ids).await?,
+        (Some(ids), None) => step.listed_events(ids).await,
+        (None, Some(ids)) => step.listed_letters(ids).await,
         (None, None) if *selection == Selection::default() => {
             return Err(Error::Invalid(
                 "`selection` is empty; say which: `eventIds`, `deadLetters`, or some of `since`, `until`, `type`, \
@@ -153,9 +154,9 @@ pub async fn step(
                     .to_owned(),
             ));
         }
-        (None, None) if selection.status == Some(Status::DeadLetter) => step.letters().await?,
-        (None, None) => step.events().await?,
-    }
+        (None, None) if selection.status == Some(Status::DeadLetter) => step.letters().await,
+        (None, None) => step.events().await,
+    };
     let done = step.done;
     if done.replayed > 0 {
         let target = serde_json::to_string(selection).expect("a selection has string keys only");
@@ -163,7 +164,8 @@ pub async fn step(
         let detail = format!("{} of {} selected deliveries are due now{how}", done.replayed, done.matched);
         audit::note(store, caller, "replay", &target, detail).await;
     }
-    Ok(done)
+    // After the note: what was made again before the store failed is made again all the same.
+    stepped.map(|()| done)
 }
 
 /// Replays one dead letter.

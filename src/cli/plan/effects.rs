@@ -50,8 +50,8 @@ pub fn concerned(change: &Change, before: &Description) -> Vec<String> {
         (Kind::Subscription, Mark::Changed) if moves => vec![change.name.clone()],
         (Kind::Endpoint, Mark::Changed) if change.touches("url") || change.touches("retry") => {
             let uses = |keys: &Keys| keys.get("endpoint") == Some(&change.name);
-            let all = before.subscriptions.iter();
-            all.filter(|(_, keys)| uses(keys)).map(|(name, _)| name.clone()).collect()
+            let all = before.subscriptions.iter().filter(|(_, keys)| uses(keys)).map(|(name, _)| name);
+            all.filter(|name| change.touches("url") || is_rescheduled(change, name, before)).cloned().collect()
         }
         (
             Kind::Settings | Kind::Source | Kind::Endpoint | Kind::Plugin | Kind::Route | Kind::Subscription,
@@ -60,11 +60,18 @@ pub fn concerned(change: &Change, before: &Description) -> Vec<String> {
     }
 }
 
-/// What becomes of the deliveries that wait.
-pub fn for_waiting(change: &Change, count: u64) -> Vec<String> {
+/// Whether a change gives a subscription another schedule: its own, or its endpoint's where it has none.
+pub fn is_rescheduled(change: &Change, subscription: &str, before: &Description) -> bool {
+    let has_own = || before.subscriptions.get(subscription).is_some_and(|keys| keys.contains_key("retry"));
+    change.touches("retry") && (change.kind == Kind::Subscription || !has_own())
+}
+
+/// What becomes of the deliveries that wait, of which so many get another schedule.
+pub fn for_waiting(change: &Change, count: u64, rescheduled: u64) -> Vec<String> {
     let (name, is_removed) = (&change.name, change.mark == Mark::Removed);
-    let (deliveries, they) = if count == 1 { ("delivery", "it") } else { ("deliveries", "they") };
-    let all = format!("{count} scheduled {deliveries}");
+    let they = if count == 1 { "it" } else { "they" };
+    let scheduled = |count| format!("{count} scheduled {}", if count == 1 { "delivery" } else { "deliveries" });
+    let all = scheduled(count);
     let mut effects = Vec::new();
     match count {
         0 if is_removed => effects.push(format!("removing `{name}` leaves no scheduled delivery")),
@@ -80,8 +87,9 @@ pub fn for_waiting(change: &Change, count: u64) -> Vec<String> {
             if change.touches("endpoint") {
                 effects.push(format!("{all} will go to the new endpoint"));
             }
-            if change.touches("retry") {
-                effects.push(format!("{all} will follow the new schedule from the next attempt on"));
+            if rescheduled > 0 {
+                let rescheduled = scheduled(rescheduled);
+                effects.push(format!("{rescheduled} will follow the new schedule from the next attempt on"));
             }
         }
     }
@@ -108,7 +116,7 @@ headers = { x-key = { env = "Y_KEY" } }
 [[routes]]
 name = "r"
 events = ["order.*"]
-subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", retry = ["1m"] }]
+subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", retry = ["1m"] }, { name = "u", endpoint = "y" }]
 "#;
 
     fn description(text: &str, key: &str) -> Description {
@@ -116,13 +124,15 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
         Config::parse(Path::new("app.toml"), text, &environment).unwrap().description
     }
 
-    /// Each change in a line, with its effects for 214 waiting deliveries.
+    /// Each change in a line, with its effects for 214 waiting deliveries of each subscription.
     fn told_with(after: &str, key: &str) -> Vec<String> {
         let (before, after) = (description(BEFORE, "marker"), description(after, key));
         let differing = SecretPrints::of(&after, "drawn".to_owned()).differing(&before);
         let line = |mut change: Change| {
-            if !concerned(&change, &before).is_empty() {
-                change.effects.extend(for_waiting(&change, 214));
+            let concerned = concerned(&change, &before);
+            let rescheduled = concerned.iter().filter(|name| is_rescheduled(&change, name, &before)).count() as u64;
+            if !concerned.is_empty() {
+                change.effects.extend(for_waiting(&change, 214 * concerned.len() as u64, 214 * rescheduled));
             }
             let keys: Vec<_> = change.keys.iter().map(ToString::to_string).collect();
             let what = format!("{} {} {} [{}]", change.mark.as_str(), change.kind, change.name, keys.join(", "));
@@ -187,6 +197,16 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
         for (after, expected) in cases {
             assert_eq!(told(&after), [expected]);
         }
+    }
+
+    #[test]
+    fn a_schedule_of_the_endpoint_is_not_that_of_a_subscription_with_its_own() {
+        let y = "url = \"https://y.example.com/hook\"\n";
+        let with_retry = BEFORE.replace(y, &format!("{y}retry = [\"5m\"]\n"));
+        let follow = "214 scheduled deliveries will follow the new schedule from the next attempt on";
+        assert_eq!(told(&with_retry), [format!(r#"~ endpoint y [retry: ["5m"]] {follow}"#)]);
+        let moved = told(&with_retry.replace("y.example.com", "z.example.com"));
+        assert!(moved[0].ends_with(&format!("428 scheduled deliveries will go to the new URL; {follow}")), "{moved:?}");
     }
 
     #[test]

@@ -135,6 +135,15 @@ async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is
     .await;
     let again = case.json(&["replay", "evt_0"]).await;
     assert_eq!((&again["replayed"], &again["skipped"]["delivered"]), (&0.into(), &2.into()), "{again:#}");
+
+    // Of what has arrived no bytes are kept, and that is said before it is made again.
+    for (options, said) in
+        [(&["--dry-run"][..], "2 deliveries would be made again\n"), (&[], "2 deliveries are due now\n")]
+    {
+        let all = case.run(&[&["replay", "evt_0", "--all"], options].concat()).await;
+        let is_told = all.stdout.contains("\n2 through today's plugins: of what has arrived");
+        assert!(all.stdout.starts_with(said) && is_told, "{all:?}");
+    }
 }
 
 async fn dead_letters_are_listed_shown_replayed_and_thrown_away(kind: Kind) {
@@ -183,7 +192,7 @@ async fn without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes
 async fn what_happens_is_watched_as_it_happens(kind: Kind) {
     let case = Case::start(kind).await;
     let refused = case.run(&["tail", "--type", "order..x"]).await;
-    assert!(refused.code == 1 && refused.stderr.contains("a segment is empty"), "{refused:?}");
+    assert!(refused.code == 2 && refused.stderr.contains("a segment is empty"), "{refused:?}");
     let mut watching = Command::new(env!("CARGO_BIN_EXE_branchline"))
         .args(["tail", "--subscription", "x", "--json", "--url", &format!("http://127.0.0.1:{}", case.router.admin)])
         .stdout(Stdio::piped())

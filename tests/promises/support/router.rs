@@ -202,9 +202,14 @@ auth = {{ bearer = [{{ env = "TEST_KEY" }}] }}
 
     /// POST on the admin listener with these headers; one of them may be `host`.
     pub async fn post_admin_with(&self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
-        let post = Request::post(format!("http://127.0.0.1:{}{path}", self.admin));
-        let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, *value));
-        let response = self.client.request(post.body(Full::default()).unwrap()).await.unwrap();
+        self.ask_admin_with("POST", path, headers).await
+    }
+
+    /// The same by another method.
+    pub async fn ask_admin_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.admin));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = self.client.request(request.body(Full::default()).unwrap()).await.unwrap();
         let status = response.status();
         let body = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
         self.shows_no_secret("an answer", &body);
