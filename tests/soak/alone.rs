@@ -27,12 +27,24 @@ async fn alone(kind: Kind, fault: Fault, times: usize) -> Ran {
     .await
 }
 
+/// A fault that did nothing shows nothing: where one leaves a trace for certain, it must be there.
+fn must_have_been_felt(fault: Fault, ran: &Ran) {
+    let traces = match fault {
+        Fault::FullRedis => ran.refused,
+        Fault::PauseRedisPastLease => ran.refused + ran.unanswered,
+        Fault::LoseReceiverAnswers => ran.findings.repeats,
+        _ => return,
+    };
+    assert!(traces > 0, "nothing was seen of {}", fault.name());
+}
+
 macro_rules! alone {
     ($($name:ident: $kind:ident, $fault:ident, $times:literal;)+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                alone(Kind::$kind, Fault::$fault, $times).await;
+                let ran = alone(Kind::$kind, Fault::$fault, $times).await;
+                must_have_been_felt(Fault::$fault, &ran);
             }
         )+
     };
