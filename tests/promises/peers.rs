@@ -80,7 +80,8 @@ async fn drips_and_endless_bodies_hold_nobody_up() {
     let before = router.memory_peak().expect("it runs");
     send(&router, ids("more", 300)).await;
     arrived(&receiver, "/good", 600).await;
-    let grown = router.memory_peak().expect("it runs") - before;
+    // The kernel counts a process's pages in batches: the most may be read as a little less than before.
+    let grown = router.memory_peak().expect("it runs").saturating_sub(before);
     assert!(grown < 64 << 20, "600 bodies without an end took {} MiB", grown >> 20);
     let began = Instant::now();
     assert!(router.stop().await.success());
