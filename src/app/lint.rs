@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::config::{Config, Fault, Rule, Severity};
+use crate::config::{Config, Fault, Rule, Severity, below};
 use crate::filter::{TypePattern, constant};
 use crate::route::{Route, Subscription};
 use crate::settle::JITTER_SHARE;
@@ -45,17 +45,13 @@ impl<'c> Lint<'c> {
 
     /// Whether the reader took all of it that is at this key or below as it is meant.
     fn is_whole(&self, key: &str) -> bool {
-        let is_below = |fault: &Fault| fault.key.strip_prefix(key).is_some_and(is_end_of_key);
-        !self.faults.iter().any(is_below)
+        !self.faults.iter().any(|fault| below(&fault.key, key).is_some())
     }
 
     /// The same of a route, apart from its subscriptions.
     fn is_whole_route(&self, number: usize) -> bool {
         let route = format!("routes[{number}]");
-        let of_it = |fault: &Fault| {
-            let rest = fault.key.strip_prefix(&route).filter(|rest| is_end_of_key(rest));
-            rest.is_some_and(|rest| !rest.starts_with(".subscriptions["))
-        };
+        let of_it = |fault: &Fault| below(&fault.key, &route).is_some_and(|rest| !rest.starts_with(".subscriptions["));
         !self.faults.iter().any(of_it)
     }
 
@@ -190,11 +186,6 @@ impl<'c> Lint<'c> {
             }
         }
     }
-}
-
-/// Whether what follows a key leaves it the key, or goes on below.
-fn is_end_of_key(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with(['.', '['])
 }
 
 /// Whether every event that the `narrow` route takes is one that the `wide` one takes too.

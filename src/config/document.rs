@@ -96,6 +96,11 @@ pub(super) fn child(parent: &str, name: &str) -> String {
     if parent.is_empty() { name } else { format!("{parent}.{name}") }
 }
 
+/// What follows `above` in `key`, where that is it or something in it.
+pub fn below<'k>(key: &'k str, above: &str) -> Option<&'k str> {
+    key.strip_prefix(above).filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 /// The key of a list's element.
 pub(super) fn element(parent: &str, number: usize) -> String {
     format!("{parent}[{number}]")

@@ -35,6 +35,7 @@ use ipnet::IpNet;
 
 pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
+pub use document::below;
 pub use environment::Environment;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
 pub use load::Draft;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::document::{Spot, child};
+use super::document::{Spot, below, child};
 use super::environment::Setting;
 use super::excerpt::{self, SourceFile};
 use super::faults::{Excerpt, Place};
@@ -87,7 +87,7 @@ impl Origins {
                 self.set_below(&child(key, name), setting, value);
             }
         } else {
-            self.spots.retain(|spot, _| !is_below(spot, key));
+            self.spots.retain(|spot, _| below(spot, key).is_none());
         }
         self.variables.insert(key.to_owned(), setting.clone());
     }
@@ -177,7 +177,9 @@ impl Origins {
                 return Origin::Variable(setting);
             }
             // A table that only variables made has no place of its own: any of them will do.
-            if let Some((_, setting)) = self.variables.iter().find(|(below, _)| is_below(below, key) && *below != key) {
+            if let Some((_, setting)) =
+                self.variables.iter().find(|(variable, _)| below(variable, key).is_some() && *variable != key)
+            {
                 return Origin::Variable(setting);
             }
             match key.rfind(['.', '[']) {
@@ -192,11 +194,6 @@ enum Origin<'o> {
     Spot(usize, &'o Spot),
     Variable(&'o Setting),
     Nowhere,
-}
-
-/// Whether `key` is `above` or something in it.
-fn is_below(key: &str, above: &str) -> bool {
-    key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Whether `key` is an item of the list at `list`.

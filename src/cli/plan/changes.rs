@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::effects;
-use crate::config::{Description, Keys};
+use crate::config::{Description, Keys, below};
 
 /// What happens to a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -160,8 +160,7 @@ fn key_changes(before: &Keys, after: &Keys, differs: impl Fn(&str) -> bool) -> V
 impl Change {
     /// Whether the value of `key`, or something in it, is another.
     pub fn touches(&self, key: &str) -> bool {
-        let is_it = |own: &str| own == key || own.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
-        self.keys.iter().any(|change| is_it(&change.key))
+        self.keys.iter().any(|change| below(&change.key, key).is_some())
     }
 }
 
