@@ -54,7 +54,7 @@ pub enum BodyFormat {
 }
 
 /// What signs a delivery, by the Standard Webhooks specification.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SigningKey {
     /// `whsec_…`: HMAC-SHA256, signature `v1`. 24 to 64 bytes.
     Hmac(Arc<[u8]>),
@@ -151,6 +151,27 @@ impl fmt::Display for EndpointUrl {
 impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// One of which nothing is said but its URL.
+    pub fn sample(name: &str, url: &str) -> Self {
+        Self {
+            name: name.into(),
+            url: EndpointUrl::parse(url).unwrap(),
+            signing_keys: vec![],
+            timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(1),
+            max_in_flight: 8,
+            breaker: None,
+            rate: None,
+            headers: vec![],
+            format: BodyFormat::Envelope,
+            retry: None,
+            tls: None,
+        }
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn refused(error: &operations::Error) -> Answer {
         operations::Error::NotFound(_) => StatusCode::NOT_FOUND,
         operations::Error::Invalid(_) => StatusCode::BAD_REQUEST,
         operations::Error::Conflict(_) => StatusCode::CONFLICT,
+        operations::Error::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         operations::Error::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     problem(status, &error.to_string())

@@ -124,7 +124,7 @@ impl State {
                 let event = event.map_err(operations::Error::Invalid)?;
                 let (snapshot, event) = (self.snapshot.load_full(), Arc::new(event));
                 let explained = explain::explain(&snapshot, &self.plugins, &event, None, &question, now);
-                json_answer(&explained.await)
+                json_answer(&explained.await?)
             }
             Operation::DeadLetters => json_answer(&dead_letters::list(store, &read_query(query)?, now).await?),
             Operation::DeadLetter(id) => json_answer(&dead_letters::one(store, &id).await?),

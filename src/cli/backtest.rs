@@ -123,12 +123,14 @@ async fn walk(options: &Options, config: PathBuf, old: Arc<Version>, new: Arc<Ve
     let time = |field, text: &str| times::parse(field, text, now).map_err(Error::from);
     let since = time("--since", &options.since)?;
     let until = options.until.as_deref().map(|until| time("--until", until)).transpose()?;
-    let span = until.unwrap_or(now).since(since);
-    let bar = terminal::progress_share(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     let way = Way { listener: options.listener.clone(), config: Some(config) };
-    let events = events::read(way, since, until).await?;
+    let (first, events) = events::read(way, since, until).await?;
+    // How many there are nobody counts; but from when to when they are is known.
+    let span = until.unwrap_or(now).since(first.unwrap_or(now));
+    let bar = terminal::progress_share(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     let mut decided = events
-        .take(usize::try_from(options.limit).unwrap_or(usize::MAX))
+        // One more, to know whether there is one.
+        .take(usize::try_from(options.limit).unwrap_or(usize::MAX).saturating_add(1))
         .map(|event| {
             let (old, new) = (Arc::clone(&old), Arc::clone(&new));
             async move {
@@ -144,6 +146,10 @@ async fn walk(options: &Options, config: PathBuf, old: Arc<Version>, new: Arc<Ve
     let mut tally = Tally::new(usize::from(options.samples));
     while let Some(decision) = decided.next().await {
         let (event, before, after) = decision?;
+        if tally.events == options.limit {
+            tally.is_cut = true;
+            break;
+        }
         bar.set_position(u64::try_from(until.unwrap_or(now).since(event.accepted_at).as_millis()).unwrap_or(u64::MAX));
         tally.add(&event, before, after);
         bar.set_message(format!("{} events", tally.events));

@@ -104,9 +104,10 @@ impl From<operations::Error> for Error {
     fn from(error: operations::Error) -> Self {
         match error {
             operations::Error::Invalid(why) => Self::Usage(why),
-            operations::Error::NotFound(_) | operations::Error::Conflict(_) | operations::Error::Store(_) => {
-                Self::Failed(error.to_string())
-            }
+            operations::Error::NotFound(_)
+            | operations::Error::Conflict(_)
+            | operations::Error::Panicked
+            | operations::Error::Store(_) => Self::Failed(error.to_string()),
         }
     }
 }

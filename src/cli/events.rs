@@ -1,4 +1,4 @@
-//! `branchline events`: what was accepted, newest first, and one event with what became of it.
+//! `branchline events`: what was accepted, newest first unless told otherwise, and one event with what became of it.
 
 use super::door::{Door, Way};
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
@@ -8,7 +8,7 @@ use crate::admin::operations::events::EventsQuery;
 /// What `branchline events` can do.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// List events, newest first.
+    /// List events, newest first unless told otherwise.
     List(List),
     /// Show one event with its payload and what became of it.
     Show(Show),
@@ -32,6 +32,9 @@ pub struct List {
     /// Accepted before then.
     #[arg(long)]
     until: Option<String>,
+    /// Oldest first instead of newest first.
+    #[arg(long)]
+    oldest_first: bool,
     /// How many.
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -78,6 +81,7 @@ async fn list(options: &List) -> Result<(), Error> {
         until: options.until.clone(),
         limit: Some(options.limit),
         cursor: options.cursor.clone(),
+        oldest_first: options.oldest_first,
         payload: false,
     };
     let page = door.events(&query).await?;

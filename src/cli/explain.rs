@@ -94,7 +94,7 @@ async fn of_file(options: &Options, config: &Config, question: &Question) -> Res
     let plugins = PluginHost::start_with(&config.sandbox, compiler()?, Metrics::default());
     let plugins = plugins.map_err(|error| Error::Failed(error.to_string()))?;
     let snapshot = Arc::new(app::generation(config, &plugins).await?);
-    Ok(explain(&snapshot, &plugins, &Arc::new(event), None, question, now).await)
+    Ok(explain(&snapshot, &plugins, &Arc::new(event), None, question, now).await?)
 }
 
 fn read(path: &Path) -> Result<String, Error> {

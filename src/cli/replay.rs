@@ -13,6 +13,7 @@ use super::door::{Door, Way};
 use super::signals::stop_on_signal;
 use super::terminal::{Columns, print_json};
 use super::{Error, runtime};
+use crate::admin::operations::choice::Skip;
 use crate::admin::operations::pairs::Status;
 use crate::admin::operations::replay::{ReplayRequest, ReplayResult, ReplayStep, Selection};
 use crate::clock::Clock;
@@ -56,8 +57,9 @@ pub struct Options {
     /// Also those that have succeeded or were thrown away.
     #[arg(long)]
     all: bool,
-    /// Through today's plugins, although the bytes of before are kept. They are for dead letters and what waits; of what has
-    /// arrived, was filtered, dropped or thrown away there are none, so that it goes through today's plugins in any case.
+    /// Through today's plugins. Without it a dead letter and what waits is sent as the bytes that are kept, what has arrived
+    /// or was thrown away only where no plugin had made it (else it is left alone, and that is said), and what was never sent
+    /// goes through today's plugins, since there are no others.
     #[arg(long)]
     rerun: bool,
     /// Only count, and change nothing.
@@ -100,8 +102,6 @@ struct Totals {
     statuses: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// By why, how many were left as they are.
     skipped: BTreeMap<&'static str, u64>,
-    /// How many had been sent as bytes that are no longer kept, so that today's plugins make them anew.
-    made_anew: u64,
     /// Where to go on; null when all is done.
     cursor: Option<String>,
     /// Whether all is done.
@@ -199,7 +199,6 @@ impl Totals {
                     let name = delivery.subscription.to_string();
                     *self.statuses.entry(name.clone()).or_default().entry(delivery.status.as_str()).or_default() += 1;
                     *self.subscriptions.entry(name).or_default() += 1;
-                    self.made_anew += u64::from(matches!(delivery.status, Status::Delivered | Status::Discarded));
                 }
                 ReplayResult::Skipped(_) => {}
             }
@@ -234,10 +233,9 @@ fn show(options: &Options, totals: &Totals) {
         columns.add([format!("left as it is: {why}").into(), count.into()]);
     }
     out!("{columns}");
-    if totals.made_anew > 0 && !options.rerun {
+    if totals.skipped.contains_key(Skip::OutputNotKept.as_str()) {
         outln!(
-            "{} through today's plugins: of what has arrived or was thrown away no bytes are kept",
-            totals.made_anew
+            "of what plugins made and has arrived no bytes are kept; --rerun makes it again through today's plugins"
         );
     }
     if let Some(cursor) = &totals.cursor {

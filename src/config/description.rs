@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::document::{child, element};
@@ -105,7 +105,8 @@ impl Description {
             {
                 let Some(fields) = subscription.as_object() else { continue };
                 let name = text(fields, "name");
-                let mut keys = describe("subscriptions", &name, &element(&key, place), subscription);
+                let said = Value::Object(with_plugin_tables(fields));
+                let mut keys = describe("subscriptions", &name, &element(&key, place), &said);
                 keys.insert("route".to_owned(), route_name.clone());
                 description.subscriptions.insert(name, keys);
             }
@@ -113,6 +114,17 @@ impl Description {
         description.secrets = found;
         description
     }
+}
+
+/// A subscription's fields, in which a plugin that is only named is a table that says no more than its name.
+fn with_plugin_tables(fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields = fields.clone();
+    for plugin in fields.get_mut("plugins").and_then(Value::as_array_mut).into_iter().flatten() {
+        if plugin.is_string() {
+            *plugin = json!({ "use": plugin.take() });
+        }
+    }
+    fields
 }
 
 /// What one thing says, as it is put together.

@@ -99,11 +99,17 @@ impl SourceFile {
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-.[ ".contains(c);
             (fault.is_key && header.starts_with('[') && header.chars().all(plain)).then_some(header)
         };
-        let (text, rest) = match key {
-            Some(key) => (key, "= …"),
-            None => (header()?, " …"),
+        // JSON: only the key itself, whatever else its line holds.
+        let name = || {
+            let name = self.text.get(fault.range.clone()).filter(|_| fault.is_key)?;
+            name.strip_prefix('"')?.strip_suffix('"').filter(plain_key).map(|_| name)
         };
-        let caret = fault.range.start - line.start;
+        let (text, rest, start) = match (key, name()) {
+            (Some(key), _) => (key, "= …", line.start),
+            (None, Some(name)) => (name, ": …", fault.range.start),
+            (None, None) => (header()?, " …", line.start),
+        };
+        let caret = fault.range.start - start;
         let (caret, caret_length) = match caret < text.len() {
             true => (caret, fault.range.len().min(text.len() - caret)),
             false => (text.len() + 2, 1),

@@ -227,7 +227,7 @@ const ALIKE_MIN: f64 = 0.85;
 
 /// The name of `known` that `word` is probably meant to be: misspelled, or another form of it, like `retries` for `retry`. None
 /// when nothing is near.
-pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> Option<String> {
+pub(crate) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> Option<String> {
     misspelled(word, known.clone()).or_else(|| {
         let word = plain(word);
         let alike = known.into_iter().map(|name| (strsim::jaro_winkler(&word, &plain(name)), name));

@@ -13,6 +13,7 @@ mod files; // Paths of files.
 mod fuzz;
 mod json; // JSON files.
 mod load; // Files and environment, merged and read.
+mod meaning; // Whether two ways of writing a key mean the same.
 mod origins; // Where everything came from.
 mod plugins; // `[plugins.NAME]`.
 mod reader; // Tables, key by key.
@@ -37,8 +38,10 @@ pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
 pub use document::below;
 pub use environment::Environment;
+pub(crate) use faults::nearest;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
 pub use load::Draft;
+pub(crate) use meaning::is_same;
 pub use route_tests::{Answer, Expectation, ExpectedEnd, ExpectedRequest, RouteTest, TestEvent};
 pub use schema::SCHEMA;
 pub use sections::user_cache;

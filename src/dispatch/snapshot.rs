@@ -181,6 +181,11 @@ impl Snapshot {
         self.consumers.get(subscription)
     }
 
+    /// The names of all subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &str> + Clone {
+        self.consumers.keys().map(|name| &**name)
+    }
+
     /// Takes over the marks that the store has. Returns the endpoints that were held and are not any more.
     pub fn apply_marks(&self, marks: &[EndpointMark]) -> Vec<Arc<str>> {
         let released = self.endpoints.values().filter(|endpoint| endpoint.apply(marks));

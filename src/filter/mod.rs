@@ -210,28 +210,13 @@ impl RouteTable {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::endpoint::{BodyFormat, Endpoint, EndpointUrl};
+    use crate::endpoint::Endpoint;
     use crate::event;
     use crate::route::{OnError, RetrySchedule};
 
     pub(crate) fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
-        let endpoint = Arc::new(Endpoint {
-            name: "endpoint".into(),
-            url: EndpointUrl::parse("https://example.com/").unwrap(),
-            signing_keys: vec![],
-            timeout: Duration::from_secs(3),
-            connect_timeout: Duration::from_secs(3),
-            max_in_flight: 1,
-            breaker: None,
-            rate: None,
-            headers: vec![],
-            format: BodyFormat::Envelope,
-            retry: None,
-            tls: None,
-        });
+        let endpoint = Arc::new(Endpoint::sample("endpoint", "https://example.com/"));
         Route {
             name: name.into(),
             sources: sources.iter().map(|source| Arc::from(*source)).collect(),

@@ -273,29 +273,13 @@ fn result_name(result: &AttemptResult) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::endpoint::{BodyFormat, EndpointUrl};
     use crate::event::{self, Position};
 
     pub(super) fn endpoint(url: &str) -> Endpoint {
-        Endpoint {
-            name: "test".into(),
-            url: EndpointUrl::parse(url).unwrap(),
-            signing_keys: Vec::new(),
-            timeout: Duration::from_secs(3),
-            connect_timeout: Duration::from_secs(1),
-            max_in_flight: 8,
-            breaker: None,
-            rate: None,
-            headers: Vec::new(),
-            format: BodyFormat::Envelope,
-            retry: None,
-            tls: None,
-        }
+        Endpoint::sample("test", url)
     }
 
     pub(super) fn head() -> EventHead {

@@ -8,3 +8,4 @@ mod history; // Events, dead letters, replays: with a router and without one.
 mod manual; // Completions and man pages.
 mod plan; // What a config would change.
 mod send; // Events from a file to a source.
+mod terminal; // How long work looks.

@@ -63,7 +63,10 @@ fn a_mistake_in_json_has_its_place_too() {
          2 |   \"log\": {\"level\": …, \"formt\": \"json\"}\n  |                       ^^^^^^^"
     );
     assert_eq!(json("{\n  \"log\": {,}\n}"), "app.json:2:11: not JSON: key must be a string");
-    assert_eq!(json("{\"log\": {}, \"log\": {}}"), "app.json:1:13: `log` is defined twice");
+    assert_eq!(
+        json("{\"log\": {}, \"log\": {}}"),
+        "app.json:1:13: `log` is defined twice\n  |\n1 | \"log\": …\n  | ^^^^^"
+    );
 }
 
 #[test]

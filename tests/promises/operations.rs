@@ -202,6 +202,8 @@ async fn events_are_listed_by_what_they_are_newest_first(kind: Kind) {
     };
     let newest_first: Vec<_> = (0..30).rev().map(|n| format!("evt_{n}")).collect();
     assert_eq!(ids(&all_pages(&world, "/api/v1/events?limit=7", "events").await), newest_first);
+    let oldest_first: Vec<_> = newest_first.iter().rev().cloned().collect();
+    assert_eq!(ids(&all_pages(&world, "/api/v1/events?limit=7&oldestFirst=true", "events").await), oldest_first);
     let refunded =
         all_pages(&world, "/api/v1/events?limit=4&type=order.*&source=app&aggregateId=order_7&since=1h", "events")
             .await;

@@ -213,7 +213,7 @@ pub async fn explain_stored(
 ) -> Result<Explanation, operations::Error> {
     let (position, event) = events::find(store, id, question.source.as_deref()).await?;
     let stored = Stored::read(store, position, &event).await?;
-    Ok(explain(snapshot, plugins, &Arc::new(event), Some(stored), question, now).await)
+    explain(snapshot, plugins, &Arc::new(event), Some(stored), question, now).await
 }
 
 /// Explains an event by one generation of the config.
@@ -224,10 +224,10 @@ pub async fn explain(
     stored: Option<Stored>,
     question: &Question,
     now: Timestamp,
-) -> Explanation {
+) -> Result<Explanation, operations::Error> {
     let is_asked_for = |name: &str| question.subscription.as_deref().is_none_or(|asked| asked == name);
     let mut subscriptions = Vec::new();
-    for (subscription, fit) in fits(snapshot, event).await {
+    for (subscription, fit) in fits(snapshot, event).await? {
         if !is_asked_for(&subscription.name) {
             continue;
         }
@@ -247,21 +247,23 @@ pub async fn explain(
     let gone = stored.iter().flat_map(|stored| &stored.pairs).filter(is_gone).cloned().collect();
     let of_none = |pair: &&Pair| pair.subscription.is_none();
     let unmatched = stored.as_ref().and_then(|stored| stored.pairs.iter().find(of_none));
-    Explanation {
+    Ok(Explanation {
         recorded: unmatched.cloned(),
         event: EventShown::of(event, stored.as_ref().map(|stored| stored.position)),
         generation: snapshot.generation,
         gone,
         subscriptions,
-    }
+    })
 }
 
 /// Whether each route wants the event. It may take long over a large payload, so the runtime's threads are kept free.
-async fn fits(snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<(Arc<Subscription>, Fit)> {
+async fn fits(
+    snapshot: &Arc<Snapshot>,
+    event: &Arc<Event>,
+) -> Result<Vec<(Arc<Subscription>, Fit)>, operations::Error> {
     let (routes, subject) = (Arc::clone(snapshot), Arc::clone(event));
     let explained = tokio::task::spawn_blocking(move || routes.routes.explain(&subject)).await;
-    // It panicked, and would again: better to have it seen here than to answer with nothing.
-    explained.unwrap_or_else(|_| snapshot.routes.explain(event))
+    explained.map_err(|_| operations::Error::Panicked)
 }
 
 async fn one(

@@ -26,6 +26,9 @@ pub enum Skip {
     NotMatched,
     /// The `where` of today's route keeps the event from it.
     Filtered,
+    /// Plugins made what was sent, and of what has arrived or was thrown away no bytes are kept; `rerun` makes it again
+    /// through today's.
+    OutputNotKept,
 }
 
 impl Skip {
@@ -41,6 +44,7 @@ impl Skip {
             Self::SubscriptionGone => "subscription-gone",
             Self::NotMatched => "not-matched",
             Self::Filtered => "filtered",
+            Self::OutputNotKept => "output-not-kept",
         }
     }
 }
@@ -58,6 +62,17 @@ pub(super) enum Today {
     Gone,
 }
 
+/// A pair that is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stand {
+    /// How it stands.
+    pub status: Status,
+    /// What today's config says of it.
+    pub today: Today,
+    /// Whether plugins made what was sent, or would make it today: the event alone does not give those bytes.
+    pub has_plugins: bool,
+}
+
 /// Which pairs of those that are looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Criteria {
@@ -65,6 +80,8 @@ pub(super) struct Criteria {
     pub status: Option<Status>,
     /// Also those that have succeeded.
     pub all: bool,
+    /// Through today's plugins, whatever was sent before.
+    pub rerun: bool,
 }
 
 /// What is done with a pair.
@@ -79,7 +96,8 @@ pub(super) enum Choice {
 }
 
 /// Decides.
-pub(super) fn choose(status: Status, today: Today, criteria: Criteria) -> Choice {
+pub(super) fn choose(stand: Stand, criteria: Criteria) -> Choice {
+    let Stand { status, today, has_plugins } = stand;
     match criteria.status {
         Some(wanted) if wanted != status => return Choice::Other,
         // Who asks for what was delivered by its name means it.
@@ -92,6 +110,9 @@ pub(super) fn choose(status: Status, today: Today, criteria: Criteria) -> Choice
         },
     }
     match (status, today) {
+        (Status::Delivered | Status::Discarded, Today::Wanted) if has_plugins && !criteria.rerun => {
+            Choice::Skip(Skip::OutputNotKept)
+        }
         (_, Today::Wanted) => Choice::Replay,
         (_, Today::Gone) => Choice::Skip(Skip::SubscriptionGone),
         // The store keeps the delivery, so the routes of today have no say in it.
@@ -108,7 +129,9 @@ mod tests {
     #[test]
     fn what_has_not_succeeded_and_is_wanted_today_is_made_again() {
         use Status::*;
-        let chosen = |status, today, wanted, all| choose(status, today, Criteria { status: wanted, all });
+        let chosen = |status, today, wanted, all| {
+            choose(Stand { status, today, has_plugins: false }, Criteria { status: wanted, all, rerun: false })
+        };
         for (status, today, wanted, all, expected) in [
             (DeadLetter, Today::Wanted, None, false, Choice::Replay),
             (DeadLetter, Today::NotMatched, None, false, Choice::Replay),
@@ -130,5 +153,22 @@ mod tests {
         ] {
             assert_eq!(chosen(status, today, wanted, all), expected, "{status:?} {today:?} {wanted:?} {all}");
         }
+    }
+
+    #[test]
+    fn what_plugins_made_is_only_made_again_through_todays_when_that_is_asked_for() {
+        use Status::*;
+        let chosen = |status, rerun| {
+            choose(
+                Stand { status, today: Today::Wanted, has_plugins: true },
+                Criteria { status: None, all: true, rerun },
+            )
+        };
+        for (status, kept) in [(Delivered, false), (Discarded, false), (DeadLetter, true), (Scheduled, true)] {
+            let expected = if kept { Choice::Replay } else { Choice::Skip(Skip::OutputNotKept) };
+            assert_eq!((chosen(status, false), chosen(status, true)), (expected, Choice::Replay), "{status:?}");
+        }
+        // Nothing was sent, so there is nothing that it would have to equal.
+        assert!([Dropped, Filtered, Unmatched].iter().all(|status| chosen(*status, false) == Choice::Replay));
     }
 }

@@ -1,4 +1,4 @@
-//! Accepted events, newest first; one event with everything that became of it.
+//! Accepted events, newest first unless oldest first is asked for; one event with everything that became of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +34,18 @@ pub struct EventsQuery {
     /// Where to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// Oldest first instead of newest first; the same on each page.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oldest_first: bool,
     /// With what they say: see [`whole`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub payload: bool,
+}
+
+impl EventsQuery {
+    const fn order(&self) -> Order {
+        if self.oldest_first { Order::OldestFirst } else { Order::NewestFirst }
+    }
 }
 
 /// A page of events.
@@ -83,10 +92,10 @@ pub(in crate::admin) fn type_filter(pattern: Option<&str>) -> Result<impl Fn(&st
     Ok(move |event_type: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(event_type)))
 }
 
-/// A page of events, newest first.
+/// A page of events.
 pub async fn list(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Result<EventsPage, Error> {
     let limit = limit_of(query.limit)?;
-    let scan = span(query.since.as_deref(), query.until.as_deref(), now, Order::NewestFirst)?;
+    let scan = span(query.since.as_deref(), query.until.as_deref(), now, query.order())?;
     let wanted = filter(query)?;
     let cursor = query.cursor.as_deref().map(str::parse).transpose()?;
     let found = pages::find(
@@ -99,10 +108,10 @@ pub async fn list(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Res
     Ok(EventsPage { events: found.items, cursor: found.next.map(|next| next.to_string()) })
 }
 
-/// A page of events with their payloads, newest first; there are fewer on it than `limit` where they are large.
+/// A page of events with their payloads; there are fewer on it than `limit` where they are large.
 pub async fn whole(store: &dyn Store, query: &EventsQuery, now: Timestamp) -> Result<WholePage, Error> {
     let limits = PageLimits::records(limit_of(query.limit)?);
-    let scan = span(query.since.as_deref(), query.until.as_deref(), now, Order::NewestFirst)?;
+    let scan = span(query.since.as_deref(), query.until.as_deref(), now, query.order())?;
     let wanted = filter(query)?;
     let cursor = query.cursor.as_deref().map(str::parse).transpose()?;
     let page = store.scan_events(&scan, cursor, limits).await?;

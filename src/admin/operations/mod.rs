@@ -39,6 +39,9 @@ pub enum Error {
     /// It can't be done as things stand.
     #[error("{0}")]
     Conflict(String),
+    /// Matching the event panicked.
+    #[error("matching the event panicked, which is a bug of this program; its log says where")]
+    Panicked,
     /// The store did not do it.
     #[error("{0}")]
     Store(#[from] store::Error),

@@ -113,6 +113,12 @@ pub fn status_of(records: &[OutcomeRecord]) -> Status {
     Status::of(records.last().and_then(|record| record.outcome.as_ref()))
 }
 
+/// Whether plugins ran for any attempt, so that the event alone does not give the bytes that were sent.
+pub fn ran_plugins(records: &[OutcomeRecord]) -> bool {
+    let attempts = records.iter().flat_map(|record| &record.attempts);
+    attempts.filter_map(|attempt| attempt.by.as_ref()).any(|by| !by.plugins.is_empty())
+}
+
 /// How an event stands with everything that was recorded of it.
 pub async fn of_event(store: &dyn Store, position: Position, event: &Event) -> Result<Vec<Pair>, Error> {
     let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;

@@ -16,6 +16,7 @@ use super::choice::Skip;
 use super::pairs::Status;
 use super::times::Time;
 use super::{Caller, Error, LIMIT_MAX, audit, dead_letters};
+use crate::config;
 use crate::delivery::DeliveryId;
 use crate::dispatch::Snapshot;
 use crate::store::Store;
@@ -66,8 +67,9 @@ pub struct ReplayRequest {
     /// Also those that have succeeded, or were discarded.
     #[serde(default)]
     pub all: bool,
-    /// Through today's plugins, although the bytes of before are kept: those of dead letters and of what waits. All else goes
-    /// through today's plugins in any case.
+    /// Through today's plugins, whatever was sent before. Without it a dead letter and what waits is sent as the bytes that
+    /// are kept, and what has arrived or was discarded only where no plugin had made it; what was never sent goes through
+    /// today's plugins in any case.
     #[serde(default)]
     pub rerun: bool,
     /// Only counts.
@@ -139,8 +141,13 @@ pub async fn step(
         Some(limit @ 1..=LIMIT_MAX) => limit,
         Some(limit) => return Err(Error::Invalid(format!("`limit` must be from 1 to {LIMIT_MAX}, not {limit}"))),
     };
-    let mut step = Step { store, snapshot, request, now: caller.now, limit, done: ReplayStep::default() };
     let selection = &request.selection;
+    if let Some(name) = selection.subscription.as_deref().filter(|name| snapshot.consumer(name).is_none()) {
+        let hint = config::nearest(name, snapshot.subscriptions());
+        let hint = hint.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+        return Err(Error::NotFound(format!("the config has no subscription `{name}`{hint}")));
+    }
+    let mut step = Step { store, snapshot, request, now: caller.now, limit, done: ReplayStep::default() };
     let stepped = match (&selection.event_ids, &selection.dead_letters) {
         (Some(_), Some(_)) => {
             return Err(Error::Invalid("`selection` has both `eventIds` and `deadLetters`; give one".to_owned()));

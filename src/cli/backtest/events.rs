@@ -13,12 +13,12 @@ use crate::event::Event;
 /// Events that are read ahead.
 const AHEAD_EVENTS: usize = 2 * LIMIT_MAX;
 
-/// The events that were accepted in this time, up to the first error.
+/// When the oldest event of this time was accepted, and its events, newest first, up to the first error.
 pub async fn read(
     way: Way,
     since: Timestamp,
     until: Option<Timestamp>,
-) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
+) -> Result<(Option<Timestamp>, impl Stream<Item = Result<Event, Error>> + use<>), Error> {
     let (sender, mut receiver) = mpsc::channel(AHEAD_EVENTS);
     let door = Door::open(&way).await?;
     let query = EventsQuery {
@@ -28,6 +28,8 @@ pub async fn read(
         payload: true,
         ..EventsQuery::default()
     };
+    let first = EventsQuery { limit: Some(1), payload: false, oldest_first: true, ..query.clone() };
+    let first = door.events(&first).await?.events.first().map(|event| event.accepted_at.0);
     tokio::spawn(async move {
         let ended = match give(&door, query, &sender).await {
             Ok(()) => door.close().await,
@@ -37,7 +39,7 @@ pub async fn read(
             let _ = sender.send(Err(error)).await;
         }
     });
-    Ok(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
+    Ok((first, futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))))
 }
 
 /// Hands all pages on, for as long as somebody reads.

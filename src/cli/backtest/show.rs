@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Options;
 use super::tally::{Difference, Figures, Sample, Tally};
+use super::version::Decision;
 use crate::cli::diff::diff;
 use crate::cli::plugin::units;
 use crate::cli::terminal::styled;
@@ -28,6 +29,9 @@ impl fmt::Display for Shown<'_> {
         let plural = if tally.events == 1 { "" } else { "s" };
         let (events, took) = (units::count(tally.events), units::time(tally.took));
         writeln!(f, "{}: {events} event{plural} through both versions in {took}\n", options.subscription)?;
+        if tally.is_cut {
+            writeln!(f, "  the newest only: `--limit` leaves out older ones of this time\n")?;
+        }
         for difference in Difference::ALL {
             let count = tally.count(difference);
             if count > 0 || matches!(difference, Difference::Unchanged | Difference::Changed) {
@@ -67,9 +71,18 @@ fn lines(sample: &Sample) -> Vec<String> {
     if left_out > 0 {
         lines.push(format!("  … and {left_out} lines more"));
     }
-    // The same values, written otherwise.
     if lines.iter().all(|line| !line.starts_with(['-', '+'])) {
-        lines = vec!["  the same JSON in other bytes".to_owned()];
+        let is_elsewhere = match (&sample.old, &sample.new) {
+            (Decision::Sends(_, old), Decision::Sends(_, new)) => old != new,
+            _ => false,
+        };
+        // The same values, written otherwise.
+        let why = if is_elsewhere {
+            "the URL, a header or the secret is another, which is not shown"
+        } else {
+            "the same JSON in other bytes"
+        };
+        lines = vec![format!("  {why}")];
     }
     lines
 }
@@ -101,6 +114,7 @@ pub fn report(options: &Options, tally: &Tally) -> Value {
     json!({
         "subscription": options.subscription,
         "events": tally.events,
+        "limited": tally.is_cut,
         "counts": counts,
         "errors": { "old": tally.old.errors, "new": tally.new.errors },
         "microsPerEvent": { "old": micros(&tally.old), "new": micros(&tally.new) },

@@ -16,7 +16,7 @@ pub enum Difference {
     Unmatched,
     /// They agree.
     Unchanged,
-    /// Another request is sent, or the reason is another.
+    /// Another request is sent, or it goes elsewhere; or the reason is another.
     Changed,
     /// The new version's route wants it.
     NewlyMatched,
@@ -76,12 +76,12 @@ impl Difference {
             (Fails { .. }, Fails { .. }) => Self::Changed,
             (Fails { .. }, _) => Self::NoLongerFailing,
             (_, Fails { .. }) => Self::NewlyFailing,
-            (Sends(_), Sends(_)) | (Dropped { .. }, Dropped { .. }) | (DeadLetter { .. }, DeadLetter { .. }) => {
+            (Sends(..), Sends(..)) | (Dropped { .. }, Dropped { .. }) | (DeadLetter { .. }, DeadLetter { .. }) => {
                 Self::Changed
             }
-            (Sends(_) | DeadLetter { .. }, Dropped { .. }) => Self::NewlyDropped,
-            (Sends(_) | Dropped { .. }, DeadLetter { .. }) => Self::NewlyDeadLettered,
-            (Dropped { .. } | DeadLetter { .. }, Sends(_)) => Self::NewlySent,
+            (Sends(..) | DeadLetter { .. }, Dropped { .. }) => Self::NewlyDropped,
+            (Sends(..) | Dropped { .. }, DeadLetter { .. }) => Self::NewlyDeadLettered,
+            (Dropped { .. } | DeadLetter { .. }, Sends(..)) => Self::NewlySent,
         }
     }
 
@@ -103,7 +103,7 @@ pub struct Sample {
 /// One version's figures.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Events for which a plugin failed.
+    /// Events for which a plugin failed, those that passed all the same (`on_error = "pass-through"`) among them.
     pub errors: u64,
     /// Events for which plugins ran.
     ran: u32,
@@ -117,7 +117,7 @@ impl Figures {
     }
 
     fn add(&mut self, decided: &Decided) {
-        self.errors += u64::from(matches!(decided.decision, Decision::Fails { .. }));
+        self.errors += u64::from(decided.passed_through || matches!(decided.decision, Decision::Fails { .. }));
         if let Some(took) = decided.plugins_took {
             self.ran = self.ran.saturating_add(1);
             self.took += took;
@@ -129,6 +129,8 @@ impl Figures {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub events: u64,
+    /// Whether there are older ones that `--limit` left out.
+    pub is_cut: bool,
     pub old: Figures,
     pub new: Figures,
     /// In the order of the events.
@@ -167,12 +169,22 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::version::Destination;
     use super::*;
     use crate::delivery::{PluginFaultKind, Request};
+    use crate::endpoint::Endpoint;
     use crate::event;
 
     fn sends(body: &'static str) -> Decision {
-        Decision::Sends(Request { content_type: "text/plain".into(), headers: vec![], body: body.into() })
+        sends_to("https://example.com/hook", body)
+    }
+
+    fn sends_to(url: &str, body: &'static str) -> Decision {
+        let endpoint = Endpoint::sample("x", url);
+        let request = Request { content_type: "text/plain".into(), headers: vec![], body: body.into() };
+        Decision::Sends(request, Destination(Arc::new(endpoint)))
     }
 
     fn dropped(reason: &str) -> Decision {
@@ -195,6 +207,7 @@ mod tests {
             (sends("a"), sends("a"), Unchanged),
             (dropped("a"), dropped("a"), Unchanged),
             (sends("a"), sends("b"), Changed),
+            (sends("a"), sends_to("https://example.com/other", "a"), Changed),
             (dropped("a"), dropped("b"), Changed),
             (dead("a"), dead("b"), Changed),
             (fails("a"), fails("b"), Changed),
@@ -216,7 +229,10 @@ mod tests {
     #[test]
     fn events_are_counted_and_the_first_of_a_kind_are_kept() {
         let mut tally = Tally::new(2);
-        let decided = |decision, micros| Decided { decision, plugins_took: Some(Duration::from_micros(micros)) };
+        let decided = |decision, micros| {
+            let plugins_took = Some(Duration::from_micros(micros));
+            Decided { decision, plugins_took, passed_through: false }
+        };
         for number in 0..5 {
             let event = event::sample(&format!("evt_{number}"), "a.b", "{}");
             tally.add(&event, decided(sends("a"), 10), decided(fails("b"), 30));
@@ -224,9 +240,9 @@ mod tests {
         tally.add(
             &event::sample("evt_5", "a.b", "{}"),
             decided(sends("a"), 40),
-            Decided { decision: Decision::Unmatched, plugins_took: None },
+            Decided { decision: Decision::Unmatched, plugins_took: None, passed_through: true },
         );
-        assert_eq!((tally.events, tally.count(Difference::NewlyFailing), tally.new.errors), (6, 5, 5));
+        assert_eq!((tally.events, tally.count(Difference::NewlyFailing), tally.new.errors), (6, 5, 6));
         let ids: Vec<_> = tally.samples.iter().map(|sample| sample.event_id.as_str()).collect();
         assert_eq!(ids, ["evt_0", "evt_1", "evt_5"]);
         assert_eq!(tally.old.mean(), Some(Duration::from_micros(15)));

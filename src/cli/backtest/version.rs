@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use crate::app;
 use crate::cli::Error;
-use crate::config::{Config, PluginFixtures, PluginSpec};
-use crate::delivery::{PluginFaultKind, Request};
+use crate::config::{self, Config, PluginFixtures, PluginSpec};
+use crate::delivery::{NoteKind, PluginFaultKind, Request};
 use crate::dispatch::Snapshot;
+use crate::endpoint::Endpoint;
 use crate::event::Event;
 use crate::filter::{Condition, Match};
 use crate::plugin::{ChainEnd, PluginHost};
@@ -31,8 +32,8 @@ pub struct Change<'a> {
 pub enum Decision {
     /// Its route does not want it.
     Unmatched,
-    /// This would be sent.
-    Sends(Request),
+    /// This would be sent, there.
+    Sends(Request, Destination),
     /// A plugin drops it.
     Dropped { plugin: Arc<str>, reason: String },
     /// A plugin gives it up.
@@ -41,10 +42,27 @@ pub enum Decision {
     Fails { plugin: Arc<str>, kind: PluginFaultKind, detail: String },
 }
 
-/// A decision, and the time that its plugins ran; none where none ran.
+/// Where a request goes, and what the endpoint adds to it. Two are the same when all of it is, secrets included.
+#[derive(Clone, Debug)]
+pub struct Destination(pub Arc<Endpoint>);
+
+impl PartialEq for Destination {
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.0, &other.0);
+        Arc::ptr_eq(ours, theirs)
+            || (ours.url == theirs.url && ours.headers == theirs.headers && ours.signing_keys == theirs.signing_keys)
+    }
+}
+
+impl Eq for Destination {}
+
+/// A decision, and what its plugins did.
 pub struct Decided {
     pub decision: Decision,
+    /// How long the plugins ran; none where none ran.
     pub plugins_took: Option<Duration>,
+    /// Whether one of them failed, and the event passed all the same.
+    pub passed_through: bool,
 }
 
 /// The subscription, ready to decide.
@@ -120,8 +138,7 @@ fn replacement(text: &str, uses: &[Arc<str>]) -> Result<(Arc<str>, PathBuf), Str
 /// What is said of a subscription that no config has.
 pub fn unknown(config: &Config, name: &str) -> String {
     let known = config.routes.iter().flat_map(|route| &route.subscriptions).map(|subscription| &*subscription.name);
-    let nearest = known.max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
-    let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+    let hint = config::nearest(name, known).map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
     format!("the config has no subscription `{name}`{hint}")
 }
 
@@ -144,25 +161,30 @@ impl Version {
 
     /// What the subscription makes of an event.
     pub async fn decide(&self, event: &Arc<Event>) -> Decided {
-        let unmatched = Decided { decision: Decision::Unmatched, plugins_took: None };
+        let unmatched = Decided { decision: Decision::Unmatched, plugins_took: None, passed_through: false };
         let Some(snapshot) = &self.snapshot else { return unmatched };
         let is_it = |found: &Match| found.is_wanted() && found.subscription.name == self.name;
         let is_wanted = snapshot.routes.matches(event).iter().any(is_it);
         let Some(consumer) = snapshot.consumer(&self.name).filter(|_| is_wanted) else { return unmatched };
-        let format = consumer.endpoint.endpoint.format;
+        let endpoint = &consumer.endpoint.endpoint;
+        let sends = |request| Decision::Sends(request, Destination(Arc::clone(endpoint)));
         let Some(chain) = &consumer.chain else {
-            return Decided { decision: Decision::Sends(body_for(event, format)), plugins_took: None };
+            return Decided { decision: sends(body_for(event, endpoint.format)), ..unmatched };
         };
         let (run, traced) = self.plugins.trace(chain, event, &self.name).await;
         let decision = match run.end {
-            ChainEnd::Event { event, .. } => Decision::Sends(body_for(&event, format)),
-            ChainEnd::Send(request) => Decision::Sends(request),
+            ChainEnd::Event { event, .. } => sends(body_for(&event, endpoint.format)),
+            ChainEnd::Send(request) => sends(request),
             ChainEnd::Dropped { plugin, reason } => Decision::Dropped { plugin, reason },
             ChainEnd::DeadLetter { plugin, reason } => Decision::DeadLetter { plugin, reason },
             ChainEnd::Fault { plugin, kind, detail, .. } => Decision::Fails { plugin, kind, detail },
             ChainEnd::Busy | ChainEnd::Open { .. } => unreachable!("a trace waits for its turn and asks no breaker"),
         };
-        Decided { decision, plugins_took: Some(traced.iter().map(|call| call.report.duration).sum()) }
+        Decided {
+            decision,
+            plugins_took: Some(traced.iter().map(|call| call.report.duration).sum()),
+            passed_through: run.notes.iter().any(|note| note.kind == NoteKind::PassedThrough),
+        }
     }
 }
 
@@ -171,17 +193,22 @@ impl Decision {
     pub fn describe(&self) -> String {
         match self {
             Self::Unmatched => "not matched".to_owned(),
-            Self::Sends(request) => format!("sends {} bytes of {}", request.body.len(), request.content_type),
+            Self::Sends(request, _) => format!("sends {} bytes of {}", request.body.len(), request.content_type),
             Self::Dropped { plugin, reason } => format!("dropped by `{plugin}`: {reason}"),
             Self::DeadLetter { plugin, reason } => format!("given up by `{plugin}`: {reason}"),
             Self::Fails { plugin, kind, detail } => format!("`{plugin}` fails ({}): {detail}", kind.as_str()),
         }
     }
 
-    /// What would be sent, line by line: headers, and the body with a line for each value where it is JSON.
+    /// What would be sent, line by line: where to as far as it may be seen, headers, and the body with a line for each value
+    /// where it is JSON.
     pub fn text(&self) -> String {
-        let Self::Sends(request) = self else { return String::new() };
-        let mut text = format!("content-type: {}\n", request.content_type);
+        let Self::Sends(request, Destination(endpoint)) = self else { return String::new() };
+        let mut text = format!("POST {}\n", endpoint.url);
+        for (name, _) in &endpoint.headers {
+            text.push_str(&format!("{name}: ***\n"));
+        }
+        text.push_str(&format!("content-type: {}\n", request.content_type));
         for (name, value) in &request.headers {
             text.push_str(&format!("{name}: {value}\n"));
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::effects;
-use crate::config::{Description, Keys, below};
+use crate::config::{Description, Keys, below, is_same};
 
 /// What happens to a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -61,6 +61,18 @@ impl Kind {
             Self::Plugin => ("plugins", &description.plugins),
             Self::Route => ("routes", &description.routes),
             Self::Subscription => ("subscriptions", &description.subscriptions),
+        }
+    }
+
+    /// Where a thing of this kind stands in a config; of what has a number, any.
+    fn place(self, name: &str) -> String {
+        match self {
+            Self::Settings => name.to_owned(),
+            Self::Source => format!("sources.{name}"),
+            Self::Endpoint => format!("endpoints.{name}"),
+            Self::Plugin => format!("plugins.{name}"),
+            Self::Route => "routes[0]".to_owned(),
+            Self::Subscription => "routes[0].subscriptions[0]".to_owned(),
         }
     }
 }
@@ -133,7 +145,7 @@ pub fn changes(before: &Description, after: &Description, differing: &[String]) 
             };
             let (before, after) = (old.get(name).unwrap_or(&nothing), new.get(name).unwrap_or(&nothing));
             let differs = |key: &str| differing.contains(&Description::secret_key(section, name, key));
-            let keys = key_changes(before, after, differs);
+            let keys = key_changes(&kind.place(name), before, after, differs);
             let keys = match mark {
                 Mark::Changed if keys.is_empty() => continue,
                 Mark::Added | Mark::Changed => keys,
@@ -147,12 +159,13 @@ pub fn changes(before: &Description, after: &Description, differing: &[String]) 
     found
 }
 
-fn key_changes(before: &Keys, after: &Keys, differs: impl Fn(&str) -> bool) -> Vec<KeyChange> {
+fn key_changes(within: &str, before: &Keys, after: &Keys, differs: impl Fn(&str) -> bool) -> Vec<KeyChange> {
     let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
     let change = |key: &String| {
         let (before, after, secret) = (before.get(key), after.get(key), differs(key));
+        let is_same = || is_same(within, key, before.map(String::as_str), after.map(String::as_str));
         let change = || KeyChange { key: key.clone(), before: before.cloned(), after: after.cloned(), secret };
-        (secret || before != after).then(change)
+        (secret || !is_same()).then(change)
     };
     keys.filter_map(change).collect()
 }
@@ -174,6 +187,8 @@ impl fmt::Display for KeyChange {
             (None, Some(after)) => write!(f, "{key}: {after}")?,
             (None, None) => f.write_str(key)?,
         }
-        f.write_str(if *secret { " (changed, not shown)" } else { "" })
+        // Of a URL two hosts say it; of a place, neither variable nor file says whether the same is there.
+        let is_told = before != after && !key.ends_with(".env") && !key.ends_with(".file");
+        f.write_str(if *secret && !is_told { " (changed, not shown)" } else { "" })
     }
 }

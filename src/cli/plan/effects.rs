@@ -149,6 +149,11 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
     fn nothing_changes_when_nothing_does() {
         assert_eq!(told(BEFORE), [""; 0]);
         assert_eq!(told(&format!("# a comment\n{BEFORE}")), [""; 0]);
+        let written_otherwise = BEFORE
+            .replace(r#"["1m"]"#, r#"["60s"]"#)
+            .replace("/hook\"\n", "/hook\"\ntimeout = \"3000ms\"\n")
+            .replace(r#"{ name = "s","#, r#"{ name = "s", on_error = "retry","#);
+        assert_eq!(told(&written_otherwise), [""; 0]);
     }
 
     #[test]
@@ -185,7 +190,7 @@ subscriptions = [{ name = "s", endpoint = "x" }, { name = "t", endpoint = "y", r
             ),
             (
                 BEFORE.replace("x.example.com", "z.example.com"),
-                "~ endpoint x [url: https://x.example.com → https://z.example.com (changed, not shown)] if a 410 has disabled it, \
+                "~ endpoint x [url: https://x.example.com → https://z.example.com] if a 410 has disabled it, \
                  that ends; 214 scheduled deliveries will go to the new URL",
             ),
             (

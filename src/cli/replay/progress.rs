@@ -23,7 +23,7 @@ struct Span {
     /// How many are listed by id; the cursor counts them.
     listed: Option<usize>,
     limit: Option<u64>,
-    /// The selection's time; it begins with what comes first where nothing is said.
+    /// From what comes first, which may be long after the selection's time begins, to the end of that time.
     from: Option<Timestamp>,
     to: Timestamp,
 }
@@ -32,9 +32,9 @@ impl Progress {
     /// Nothing is done yet.
     pub(super) fn start(selection: &Selection, limit: Option<u64>, now: Timestamp) -> Self {
         // What is no time is refused with the first step.
-        let time = |text: &Option<String>| text.as_ref().and_then(|text| times::parse("", text, now).ok());
         let listed = selection.event_ids.as_ref().map(Vec::len).or(selection.dead_letters.as_ref().map(Vec::len));
-        let span = Span { listed, limit, from: time(&selection.since), to: time(&selection.until).unwrap_or(now) };
+        let to = selection.until.as_ref().and_then(|text| times::parse("", text, now).ok()).unwrap_or(now);
+        let span = Span { listed, limit, from: None, to };
         Self { bar: terminal::progress_share(WHOLE as u64), span, matched: 0 }
     }
 

@@ -16,14 +16,14 @@ use crate::support::router::RouterProcess;
 const EVENTS: usize = 3_000;
 
 /// A router that has stored the events: a third each of `order.created`, `order.paid` and `user.created`.
-struct Case {
+pub(super) struct Case {
     router: RouterProcess,
     receiver: Receiver,
-    folder: std::path::PathBuf,
+    pub folder: std::path::PathBuf,
 }
 
 impl Case {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let receiver = Receiver::start().await;
         let mut router = RouterProcess::new("file:{folder}/data", "");
         let folder = router.folder();
@@ -67,7 +67,7 @@ subscriptions = [{{ name = "tell", endpoint = "x", plugins = ["p"] }}]
         )
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 
@@ -122,6 +122,26 @@ async fn a_change_is_judged_by_thousands_of_stored_events_and_nothing_is_sent() 
         let report = case.report(&["--plugin", &case.path("breaks.wasm"), "--limit", "300"]).await;
         assert_eq!((&report["events"], &report["errors"]), (&json!(300), &json!({ "old": 0, "new": 200 })));
         assert_eq!(counts(&report), json!({ "unmatched": 100, "newlyFailing": 200 }));
+        assert_eq!(report["limited"], true, "2,700 are older");
+
+        // One that breaks and whose subscription passes the event on is counted as broken all the same.
+        let passing = Case::config(&case.receiver, "payload.amount >= 0")
+            .replace("old.wasm", "breaks.wasm")
+            .replace("endpoint = \"x\"", "endpoint = \"x\", on_error = \"pass-through\"");
+        std::fs::write(case.path("passing.toml"), passing).unwrap();
+        let report = case.report(&["--new-config", &case.path("passing.toml")]).await;
+        assert_eq!((&report["errors"]["new"], &report["limited"]), (&json!(2000), &json!(false)));
+        assert_eq!(counts(&report), json!({ "unmatched": 1000, "changed": 2000 }));
+
+        // What goes elsewhere is another request, although what differs of its URL is not shown.
+        let elsewhere = Case::config(&case.receiver, "payload.amount >= 0").replace("/x\"", "/marker\"");
+        std::fs::write(case.path("elsewhere.toml"), elsewhere).unwrap();
+        let report = case.report(&["--new-config", &case.path("elsewhere.toml")]).await;
+        assert_eq!(counts(&report), json!({ "unmatched": 1000, "changed": 2000 }));
+        assert!(
+            report.to_string().contains("which is not shown") && !report.to_string().contains("marker"),
+            "{report:#}"
+        );
 
         // The same plugin and the whole config anew.
         let anew = Case::config(&case.receiver, "payload.amount >= 0").replace("order.*", "**");
@@ -148,6 +168,11 @@ async fn a_backtest_says_for_people_what_differs_and_what_is_wrong_with_the_ques
         assert!(ended.stdout.contains(part), "`{part}` is not in {ended:?}");
     }
     let new = case.path("new.wasm");
+    let ended = case.backtest(&["--plugin", &new, "--limit", "10"]).await;
+    assert!(
+        ended.stdout.contains("10 events") && ended.stdout.contains("`--limit` leaves out older ones"),
+        "{ended:?}"
+    );
     for (arguments, code, part) in [
         (vec![], 2, "--plugin"),
         (vec!["--plugin", "missing.wasm"], 78, "branchline: `--plugin`: plugin `p` (`missing.wasm`): "),

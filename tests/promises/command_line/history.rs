@@ -136,13 +136,28 @@ async fn a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is
     let again = case.json(&["replay", "evt_0"]).await;
     assert_eq!((&again["replayed"], &again["skipped"]["delivered"]), (&0.into(), &2.into()), "{again:#}");
 
-    // Of what has arrived no bytes are kept, and that is said before it is made again.
-    for (options, said) in
-        [(&["--dry-run"][..], "2 deliveries would be made again\n"), (&[], "2 deliveries are due now\n")]
-    {
-        let all = case.run(&[&["replay", "evt_0", "--all"], options].concat()).await;
-        let is_told = all.stdout.contains("\n2 through today's plugins: of what has arrived");
-        assert!(all.stdout.starts_with(said) && is_told, "{all:?}");
+    // What no plugin had made is the event itself, so that it can be sent again as it was. Of what a plugin made no bytes are
+    // kept, so that it is only made again when today's plugins are asked for.
+    let all = case.run(&["replay", "evt_0", "--all"]).await;
+    let is_told = all.stdout.contains("output-not-kept  1\n") && all.stdout.contains("--rerun makes it again");
+    assert!(all.stdout.starts_with("1 delivery is due now\n") && is_told, "{all:?}");
+    eventually("it arrives again", PATIENCE, async || (case.receiver.count("/x") == 3).then_some(())).await;
+    let requests = case.receiver.received("/x");
+    assert!(requests.iter().all(|request| request.body == requests[0].body), "{requests:?}");
+    let all = case.run(&["replay", "evt_0", "--all", "-s", "y", "--rerun"]).await;
+    assert!(all.stdout.starts_with("1 delivery is due now\n") && !all.stdout.contains("--rerun"), "{all:?}");
+    eventually("so does that", PATIENCE, async || (case.receiver.count("/y") == 2).then_some(())).await;
+}
+
+async fn what_can_not_be_made_again_is_said(kind: Kind) {
+    let case = Case::start(kind).await;
+    for (arguments, part) in [
+        (&["replay", "--subscription", "warehouse", "--since", "1h"][..], "the config has no subscription `warehouse`"),
+        (&["replay", "--dead-letter", "msg_nosuch"], "msg_nosuch"),
+        (&["replay", "evt_nosuch"], "evt_nosuch"),
+    ] {
+        let ended = case.run(arguments).await;
+        assert!(ended.code == 1 && ended.stderr.contains(part) && ended.stdout.is_empty(), "{arguments:?}: {ended:?}");
     }
 }
 
@@ -258,6 +273,7 @@ async fn an_interrupted_replay_goes_on_from_its_cursor_and_each_delivery_is_made
 
 on_both_stores!([
     a_consumer_that_got_nothing_is_explained_and_given_it_once_the_fault_is_mended
+    what_can_not_be_made_again_is_said
     dead_letters_are_listed_shown_replayed_and_thrown_away
     without_a_router_the_store_itself_is_asked_and_an_interrupted_list_goes_on
     what_happens_is_watched_as_it_happens

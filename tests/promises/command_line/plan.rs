@@ -92,6 +92,16 @@ async fn what_a_config_would_change_is_told_before_it_does() {
     let same = branchline(&["plan", &old, "--detailed-exitcode"], "").await;
     assert_eq!((same.code, same.stdout.starts_with("no changes, compared with generation 1")), (0, true), "{same:?}");
 
+    // The same, written otherwise: a duration in another unit, a default, a plugin as a table.
+    let text = std::fs::read_to_string(&old).unwrap();
+    let text = text
+        .replace(r#"["1h"]"#, r#"["60m"]"#)
+        .replace(r#"plugins = ["p"]"#, r#"plugins = [{ use = "p", mode = "apply" }]"#);
+    let otherwise = case.router.folder().join("otherwise.toml").display().to_string();
+    std::fs::write(&otherwise, text.replace("[endpoints.y]", "[endpoints.y]\ntimeout = \"3000ms\"")).unwrap();
+    let same = branchline(&["plan", &otherwise, "--detailed-exitcode"], "").await;
+    assert_eq!((same.code, same.stdout.starts_with("no changes, compared with generation 1")), (0, true), "{same:?}");
+
     let new = case.write_new();
     std::fs::write(case.router.folder().join("p.wasm"), Guest::drop("no").build()).unwrap();
     let planned = branchline(&["plan", &new, "--against", &case.url()], "").await;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::choice::{Choice, Criteria, Skip, Today, choose};
+use super::super::choice::{Choice, Criteria, Skip, Stand, Today, choose};
 use super::super::pairs::{self, Records, Status};
 use super::super::times::Time;
-use super::super::{Error, events, pages};
+use super::super::{Error, dead_letters, events, pages};
 use super::{ReplayRequest, ReplayResult, ReplayStep, ReplayedDelivery};
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
@@ -42,7 +42,7 @@ impl Step<'_> {
     }
 
     fn criteria(&self) -> Criteria {
-        Criteria { status: self.request.selection.status, all: self.request.all }
+        Criteria { status: self.request.selection.status, all: self.request.all, rerun: self.request.rerun }
     }
 
     fn wants_subscription(&self, name: &str) -> bool {
@@ -80,7 +80,8 @@ impl Step<'_> {
             }
             match self.store.dead_letter(id).await? {
                 Some((place, letter)) => drop(self.letter(place, letter).await?),
-                None => self.skip(Skip::Gone),
+                None if ids.len() > 1 => self.skip(Skip::Gone),
+                None => return Err(dead_letters::missing(id)),
             }
         }
         Ok(())
@@ -168,7 +169,7 @@ impl Step<'_> {
             return Ok(());
         };
         let event = Arc::new(event);
-        let mut today: Vec<(Arc<str>, Today)> = matches(self.snapshot, &event).await;
+        let mut today: Vec<(Arc<str>, Today)> = matches(self.snapshot, &event).await?;
         for subscription in records.iter().filter_map(|(subscription, _)| subscription.as_ref()) {
             if !today.iter().any(|(name, _)| name == subscription) {
                 let has_it = self.snapshot.consumer(subscription).is_some();
@@ -181,7 +182,10 @@ impl Step<'_> {
             }
             let of_pair = records.iter().find(|(name, _)| name.as_ref() == Some(&subscription));
             let status = of_pair.map_or(Status::Unmatched, |(_, records)| pairs::status_of(records));
-            match choose(status, today, self.criteria()) {
+            let ran_plugins = of_pair.is_some_and(|(_, records)| pairs::ran_plugins(records));
+            let runs_plugins = self.snapshot.consumer(&subscription).is_some_and(|consumer| consumer.chain.is_some());
+            let stand = Stand { status, today, has_plugins: ran_plugins || runs_plugins };
+            match choose(stand, self.criteria()) {
                 Choice::Other => {}
                 Choice::Skip(why) => self.skip(why),
                 Choice::Replay => {
@@ -293,13 +297,12 @@ impl Step<'_> {
 }
 
 /// What today's routes say of an event. What may take long is kept away from the runtime's threads.
-async fn matches(snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<(Arc<str>, Today)> {
+async fn matches(snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Result<Vec<(Arc<str>, Today)>, Error> {
     let candidates = snapshot.routes.candidates(event);
     let found = if snapshot.routes.takes_long(&candidates, event) {
         let (routes, subject) = (Arc::clone(snapshot), Arc::clone(event));
-        tokio::task::spawn_blocking(move || routes.routes.matches_among(&candidates, &subject))
-            .await
-            .unwrap_or_default()
+        let matched = tokio::task::spawn_blocking(move || routes.routes.matches_among(&candidates, &subject));
+        matched.await.map_err(|_| Error::Panicked)?
     } else {
         snapshot.routes.matches_among(&candidates, event)
     };
@@ -310,5 +313,5 @@ async fn matches(snapshot: &Arc<Snapshot>, event: &Arc<Event>) -> Vec<(Arc<str>,
         };
         (Arc::clone(&found.subscription.name), today)
     };
-    found.into_iter().map(today).collect()
+    Ok(found.into_iter().map(today).collect())
 }
