@@ -259,14 +259,16 @@ impl Scheduler {
         if now.saturating_duration_since(job.queued) > WAITED_MAX {
             return job.end(ChainEnd::Busy, Step::NotRun);
         }
-        let link = job.link().clone();
-        let name = Arc::clone(&link.plugin.name);
+        // One count for all of the link: its plugin, config and breaker have counts that all threads share.
+        let chain = Arc::clone(&job.chain);
+        let link = &chain.links[job.position];
+        let name = &link.plugin.name;
         let is_shadow = link.mode == PluginMode::Shadow;
         let pass = match link.breaker.as_ref().map(|breaker| breaker.admit(now)).transpose() {
             Ok(pass) => pass,
-            Err(after) if !is_shadow => return job.end(ChainEnd::Open { plugin: name, after }, Step::NotRun),
+            Err(after) if !is_shadow => return job.end(ChainEnd::Open { plugin: Arc::clone(name), after }, Step::NotRun),
             Err(_) => {
-                job.note(&name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
+                job.note(name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
                 return job.go_on();
             }
         };
@@ -281,14 +283,14 @@ impl Scheduler {
             Ok(verdict) => verdict.as_str(),
             Err(fault) => fault.kind.as_str(),
         };
-        self.metrics.plugin_call(&name, word, report.duration);
+        self.metrics.plugin_call(name, word, report.duration);
         if let Some(pass) = pass {
-            self.tell_breaker(pass, &name, &report);
+            self.tell_breaker(pass, name, &report);
         }
-        match chain::after(&link, &job.event, report.verdict) {
+        match chain::after(link, &job.event, report.verdict) {
             After::Unchanged => {}
             After::Changed(event) => (job.event, job.changed) = (event, true),
-            After::Noted(kind, detail) => job.note(&name, kind, detail),
+            After::Noted(kind, detail) => job.note(name, kind, detail),
             After::End(end) => return job.end(end, Step::Ended),
         }
         job.go_on()
