@@ -109,7 +109,7 @@ impl State {
             }
             Operation::Event(id) => {
                 let EventQuery { source } = read_query(query)?;
-                json_answer(&events::one(store, &id, source.as_deref()).await?)
+                json_answer(&events::one(store, &self.snapshot.load_full(), &id, source.as_deref()).await?)
             }
             Operation::Explain(id) => {
                 let (snapshot, question) = (self.snapshot.load_full(), read_query(query)?);

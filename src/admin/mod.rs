@@ -238,6 +238,14 @@ async fn serve_http2(
 }
 
 impl State {
+    fn tail(&self, query: Option<&str>, visit: &Visit) -> Result<Answer, operations::Error> {
+        let query: TailQuery = api::read_query(query)?;
+        if let Some(name) = &query.subscription {
+            operations::subscription_of(&self.snapshot.load(), name)?;
+        }
+        tail::answer(self.metrics.tail(), query, &visit.watchers, visit.stop.clone())
+    }
+
     async fn answer(&self, request: Request<Incoming>, visit: &Visit) -> Answer {
         let Some(route) = Route::of(request.uri().path()) else {
             return problem(StatusCode::NOT_FOUND, "nothing is served at this path");
@@ -276,10 +284,7 @@ impl State {
             Route::Config => json_answer(&(self.config_status)()),
             Route::Comparison => self.comparison(body).await,
             Route::Reload => self.reload(&caller).await,
-            Route::Tail => match api::read_query(query) {
-                Ok(query) => tail::answer(self.metrics.tail(), query, &visit.watchers, visit.stop.clone()),
-                Err(error) => answers::refused(&error),
-            },
+            Route::Tail => self.tail(query, visit).unwrap_or_else(|error| answers::refused(&error)),
             Route::Operation(operation) => self.operate(operation, query, body, &caller).await,
         }
     }

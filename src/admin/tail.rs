@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, Answer, problem};
-use super::operations::{events, views::AttemptView};
+use super::answers::{Answer, problem};
+use super::operations::{self, events, views::AttemptView};
 use crate::delivery::Outcome;
 use crate::tail::{Happening, Seen, Tail, Watch, What};
 
@@ -45,13 +45,16 @@ pub struct TailQuery {
 }
 
 /// Begins to tell.
-pub(super) fn answer(tail: &Tail, query: TailQuery, places: &Arc<Semaphore>, stop: CancellationToken) -> Answer {
-    let fits_type = match events::type_filter(query.event_type.as_deref()) {
-        Ok(fits_type) => fits_type,
-        Err(error) => return answers::refused(&error),
-    };
+pub(super) fn answer(
+    tail: &Tail,
+    query: TailQuery,
+    places: &Arc<Semaphore>,
+    stop: CancellationToken,
+) -> Result<Answer, operations::Error> {
+    let fits_type = events::type_filter(query.event_type.as_deref())?;
     let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{WATCHERS_MAX} watch already; that is the limit"));
+        let full = format!("{WATCHERS_MAX} watch already; that is the limit");
+        return Ok(problem(StatusCode::SERVICE_UNAVAILABLE, &full));
     };
     let wanted = move |happening: &Happening| {
         fits_type(&happening.event.event_type)
@@ -65,7 +68,7 @@ pub(super) fn answer(tail: &Tail, query: TailQuery, places: &Arc<Semaphore>, sto
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
+    Ok(response)
 }
 
 struct Lines {

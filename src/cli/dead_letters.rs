@@ -1,9 +1,9 @@
 //! `branchline dead-letters`: what was given up, made again or thrown away.
 
-use super::door::{Door, Way};
+use super::door::{Door, Way, filled};
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
 use super::{Error, outcome, runtime};
-use crate::admin::operations::dead_letters::{DeadLettersQuery, REASONS};
+use crate::admin::operations::dead_letters::{DeadLettersPage, DeadLettersQuery, REASONS};
 use crate::delivery::{DeadLetterReason, DeliveryId};
 
 /// What `branchline dead-letters` can do.
@@ -107,17 +107,21 @@ async fn list(options: &List) -> Result<(), Error> {
         event_type: options.event_type.clone(),
         since: options.since.clone(),
         until: options.until.clone(),
-        limit: Some(options.limit),
-        cursor: options.cursor.clone(),
+        limit: None,
+        cursor: None,
     };
-    let page = door.dead_letters(&query).await?;
+    let (dead_letters, cursor) = filled(options.limit, options.cursor.clone(), async |limit, cursor| {
+        let page = door.dead_letters(&DeadLettersQuery { limit: Some(limit), cursor, ..query.clone() }).await?;
+        Ok((page.dead_letters, page.cursor))
+    })
+    .await?;
     door.close().await?;
     if options.json {
-        print_json(&page);
+        print_json(&DeadLettersPage { dead_letters, cursor });
         return Ok(());
     }
     let mut columns = Columns::with_head(&["given up", "delivery", "subscription", "event", "type", "reason"]);
-    for letter in &page.dead_letters {
+    for letter in &dead_letters {
         columns.add([
             letter.at.into(),
             letter.delivery_id.clone().into(),
@@ -128,7 +132,7 @@ async fn list(options: &List) -> Result<(), Error> {
         ]);
     }
     out!("{columns}");
-    if let Some(cursor) = &page.cursor {
+    if let Some(cursor) = &cursor {
         outln!("more: --cursor {cursor}");
     }
     Ok(())
@@ -164,6 +168,9 @@ async fn replay(options: &Replay) -> Result<(), Error> {
         print_json(&replayed);
     } else {
         outln!("{} is due now, for `{}`", replayed.delivery_id, replayed.subscription);
+        if let Some(why) = replayed.waits.and_then(outcome::why) {
+            outln!("{why}");
+        }
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! `branchline events`: what was accepted, newest first unless told otherwise, and one event with what became of it.
 
-use super::door::{Door, Way};
+use super::door::{Door, Way, filled};
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
 use super::{Error, outcome, runtime};
-use crate::admin::operations::events::EventsQuery;
+use crate::admin::operations::events::{EventsPage, EventsQuery};
 
 /// What `branchline events` can do.
 #[derive(clap::Subcommand)]
@@ -79,19 +79,23 @@ async fn list(options: &List) -> Result<(), Error> {
         aggregate_id: options.aggregate_id.clone(),
         since: options.since.clone(),
         until: options.until.clone(),
-        limit: Some(options.limit),
-        cursor: options.cursor.clone(),
+        limit: None,
+        cursor: None,
         oldest_first: options.oldest_first,
         payload: false,
     };
-    let page = door.events(&query).await?;
+    let (events, cursor) = filled(options.limit, options.cursor.clone(), async |limit, cursor| {
+        let page = door.events(&EventsQuery { limit: Some(limit), cursor, ..query.clone() }).await?;
+        Ok((page.events, page.cursor))
+    })
+    .await?;
     door.close().await?;
     if options.json {
-        print_json(&page);
+        print_json(&EventsPage { events, cursor });
         return Ok(());
     }
     let mut columns = Columns::with_head(&["accepted", "id", "type", "source", "aggregate"]);
-    for event in &page.events {
+    for event in &events {
         columns.add([
             event.accepted_at.into(),
             Cell::from(&event.id),
@@ -101,7 +105,7 @@ async fn list(options: &List) -> Result<(), Error> {
         ]);
     }
     out!("{columns}");
-    if let Some(cursor) = &page.cursor {
+    if let Some(cursor) = &cursor {
         outln!("more: --cursor {cursor}");
     }
     Ok(())
@@ -130,14 +134,17 @@ async fn show(options: &Show) -> Result<(), Error> {
     for pair in &detail.outcomes {
         let name = pair.subscription.as_deref().unwrap_or("no route wants it");
         outln!("\n{}  {}", styled(HEAD, name), styled(outcome::style(pair.status), pair.status.as_str()));
+        let mut shown = None;
         for view in pair.before.iter().chain(&pair.last) {
             outln!("  {}  {}", view.at, outcome::describe(view));
-        }
-        for attempt in pair.last.iter().flat_map(|last| &last.attempts) {
-            outln!("    {}", outcome::attempt(attempt));
+            // Each has those of before, too, until it is replayed.
+            for attempt in view.attempts.iter().filter(|attempt| Some(attempt.at) > shown) {
+                outln!("    {}", outcome::attempt(attempt));
+            }
+            shown = view.attempts.last().map(|attempt| attempt.at).max(shown);
         }
         if let Some(waiting) = &pair.waiting {
-            outln!("  due {}", waiting.due);
+            outln!("  due {}", outcome::due(waiting));
         }
     }
     Ok(())

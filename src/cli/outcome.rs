@@ -3,7 +3,8 @@
 use anstyle::Style;
 
 use super::terminal::{BAD, GOOD, QUIET, WAITS};
-use crate::admin::operations::pairs::Status;
+use crate::admin::operations::deliveries::WhyWaiting;
+use crate::admin::operations::pairs::{Pair, Status, WaitingView};
 use crate::admin::operations::views::{AttemptView, OutcomeView};
 use crate::delivery::Waiting;
 
@@ -42,6 +43,18 @@ pub const fn waiting(why: Waiting) -> &'static str {
     }
 }
 
+/// Why a delivery that is due at some time waits, where more is to be said than that.
+pub const fn why(why: WhyWaiting) -> Option<&'static str> {
+    match why {
+        WhyWaiting::UnderWay => Some("under way"),
+        WhyWaiting::SubscriptionGone => Some("the config has no such subscription: it becomes a dead letter then"),
+        WhyWaiting::EndpointDisabled => Some("its endpoint is disabled: it waits until somebody enables it"),
+        WhyWaiting::EndpointPaused => Some("its endpoint is paused: it waits until somebody resumes it"),
+        WhyWaiting::EndpointFailing => Some("its endpoint keeps failing, and is only tried now and then"),
+        WhyWaiting::Retry | WhyWaiting::NotYetTried => None,
+    }
+}
+
 /// The colour of how something stands.
 pub const fn style(status: Status) -> Style {
     match status {
@@ -50,6 +63,25 @@ pub const fn style(status: Status) -> Style {
         Status::Filtered | Status::Dropped | Status::Unmatched => QUIET,
         Status::DeadLetter | Status::Discarded => BAD,
     }
+}
+
+/// When a delivery is due, and why it waits.
+pub fn due(waiting: &WaitingView) -> String {
+    let why = why(waiting.why).map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{}{why}", waiting.due)
+}
+
+/// What was recorded before and is not in what was recorded last: how it ended before it was replayed, for example, with the
+/// attempts of that time.
+pub fn earlier(pair: &Pair) -> impl Iterator<Item = &OutcomeView> {
+    let next = pair.before.iter().skip(1).chain(&pair.last);
+    let is_told_later = |view: &OutcomeView, next: &OutcomeView| {
+        let attempts = view.attempts.iter().zip(&next.attempts);
+        view.outcome == "scheduled"
+            && view.attempts.len() <= next.attempts.len()
+            && attempts.into_iter().all(|(attempt, next)| attempt.at == next.at)
+    };
+    pair.before.iter().zip(next).filter(move |(view, next)| !is_told_later(view, next)).map(|(view, _)| view)
 }
 
 /// An attempt in a line: its number, time, end, duration, and the first bytes of an answer that was no success.

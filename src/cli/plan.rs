@@ -143,8 +143,12 @@ async fn count_waiting(door: Option<&Door>, before: &Description, changes: &mut 
                 (Some(count), _) => *count,
                 (None, None) => 0,
                 (None, Some(door)) => {
-                    let query =
-                        DeliveriesQuery { subscription: Some(subscription.clone()), limit: Some(1), count: true };
+                    let query = DeliveriesQuery {
+                        subscription: Some(subscription.clone()),
+                        limit: Some(1),
+                        count: true,
+                        cursor: None,
+                    };
                     let count = door.deliveries(&query).await?.count;
                     count.ok_or_else(|| {
                         Error::Failed("the router is of a version that does not count them".to_owned())

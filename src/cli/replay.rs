@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::door::{Door, Way};
 use super::signals::stop_on_signal;
 use super::terminal::{Columns, print_json};
-use super::{Error, runtime};
+use super::{Error, outcome, runtime};
+use crate::admin::operations::LIMIT_MAX;
 use crate::admin::operations::choice::Skip;
 use crate::admin::operations::pairs::Status;
 use crate::admin::operations::replay::{ReplayRequest, ReplayResult, ReplayStep, Selection};
@@ -21,6 +22,8 @@ use crate::delivery::DeliveryId;
 
 /// How many deliveries one step makes again at most.
 const STEP_MAX: u32 = 100;
+/// How many it counts at most where it changes nothing.
+const DRY_STEP_MAX: u32 = LIMIT_MAX as u32;
 
 /// What `branchline replay` can be told.
 #[derive(clap::Args)]
@@ -100,6 +103,9 @@ struct Totals {
     subscriptions: BTreeMap<String, u64>,
     /// The same by subscription and by how they stood.
     statuses: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// By why, how many of them wait although they are due, since their endpoint is left alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    waits: BTreeMap<&'static str, u64>,
     /// By why, how many were left as they are.
     skipped: BTreeMap<&'static str, u64>,
     /// Where to go on; null when all is done.
@@ -129,6 +135,11 @@ pub fn run(options: &Options) -> Result<(), Error> {
         print_json(&totals);
     } else {
         show(options, &totals);
+    }
+    let gone = [Skip::EventGone, Skip::Gone].map(|why| totals.skipped.get(why.as_str()).copied().unwrap_or(0));
+    let listed = (options.event_ids.len() + options.dead_letter.len()) as u64;
+    if listed > 0 && gone.iter().sum::<u64>() == listed {
+        return Err(Error::Failed("none of them is kept".to_owned()));
     }
     if stop.is_cancelled() && !totals.is_over {
         return Err(Error::Failed(format!("interrupted{}", totals.how_to_go_on())));
@@ -163,7 +174,8 @@ async fn replay(options: &Options, door: &Door, stop: &CancellationToken) -> Res
         if left == 0 || stop.is_cancelled() {
             break;
         }
-        let step = STEP_MAX.min(options.rate).min(u32::try_from(left).unwrap_or(u32::MAX));
+        let step_max = if options.dry_run { DRY_STEP_MAX } else { STEP_MAX.min(options.rate) };
+        let step = step_max.min(u32::try_from(left).unwrap_or(u32::MAX));
         request.limit = usize::try_from(step).ok();
         request.cursor.clone_from(&totals.cursor);
         let done = match door.replay(&request).await {
@@ -199,6 +211,9 @@ impl Totals {
                     let name = delivery.subscription.to_string();
                     *self.statuses.entry(name.clone()).or_default().entry(delivery.status.as_str()).or_default() += 1;
                     *self.subscriptions.entry(name).or_default() += 1;
+                    if let Some(why) = delivery.waits.and_then(outcome::why) {
+                        *self.waits.entry(why).or_default() += 1;
+                    }
                 }
                 ReplayResult::Skipped(_) => {}
             }
@@ -233,6 +248,9 @@ fn show(options: &Options, totals: &Totals) {
         columns.add([format!("left as it is: {why}").into(), count.into()]);
     }
     out!("{columns}");
+    for (why, count) in &totals.waits {
+        outln!("{count} of them: {why}");
+    }
     if totals.skipped.contains_key(Skip::OutputNotKept.as_str()) {
         outln!(
             "of what plugins made and has arrived no bytes are kept; --rerun makes it again through today's plugins"

@@ -266,7 +266,9 @@ impl Scheduler {
         let is_shadow = link.mode == PluginMode::Shadow;
         let pass = match link.breaker.as_ref().map(|breaker| breaker.admit(now)).transpose() {
             Ok(pass) => pass,
-            Err(after) if !is_shadow => return job.end(ChainEnd::Open { plugin: Arc::clone(name), after }, Step::NotRun),
+            Err(after) if !is_shadow => {
+                return job.end(ChainEnd::Open { plugin: Arc::clone(name), after }, Step::NotRun);
+            }
             Err(_) => {
                 job.note(name, NoteKind::Shadow, "not run: it keeps breaking".to_owned());
                 return job.go_on();

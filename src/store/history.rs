@@ -42,8 +42,14 @@ pub trait History: Send + Sync {
     /// Which of these deliveries are in the schedule; an answer for each.
     async fn waiting(&self, deliveries: &[DeliveryKey]) -> Result<Vec<Option<WaitingDelivery>>, Error>;
 
-    /// What is in the schedule, soonest first; of one subscription or of all.
-    async fn schedule(&self, subscription: Option<&str>, limit: usize) -> Result<Vec<WaitingDelivery>, Error>;
+    /// A page of what is in the schedule, soonest first; of one subscription or of all. What is put elsewhere in the schedule
+    /// between two pages is on both or on none.
+    async fn schedule(
+        &self,
+        subscription: Option<&str>,
+        after: Option<ScheduleCursor>,
+        limit: usize,
+    ) -> Result<SchedulePage, Error>;
 
     /// How many deliveries are in the schedule; of one subscription or of all. While others change it, about as many.
     async fn count_waiting(&self, subscription: Option<&str>) -> Result<u64, Error>;
@@ -158,6 +164,48 @@ impl FromStr for ScanCursor {
         let [partition, major, minor, bound] = numbers[..] else { return Err(NoCursor) };
         let partition = u16::try_from(partition).map_err(|_| NoCursor)?;
         Ok(Self { last: Position { partition, major, minor }, bound })
+    }
+}
+
+/// A part of the schedule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchedulePage {
+    /// The deliveries.
+    pub items: Vec<WaitingDelivery>,
+    /// Where to go on; `None` at the end. A page may be empty and still not be the last.
+    pub next: Option<ScheduleCursor>,
+}
+
+/// A place in the schedule, by which what follows it is found. Opaque outside the store; as a text it may be given to a client.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScheduleCursor {
+    /// When what stands there falls due, in milliseconds.
+    pub(crate) due_ms: u64,
+    /// Whether that is the end of a lease: it comes after what is due in the same millisecond.
+    pub(crate) is_lease: bool,
+    /// What stands there, by the store's own name for it.
+    pub(crate) member: String,
+}
+
+impl fmt::Display for ScheduleCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}-{}", self.due_ms, u8::from(self.is_lease), self.member)
+    }
+}
+
+impl FromStr for ScheduleCursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let mut parts = text.splitn(3, '-');
+        let mut part = || parts.next().ok_or(NoCursor);
+        let due_ms = u64::from_str_radix(part()?, 16).map_err(|_| NoCursor)?;
+        let is_lease = match part()? {
+            "0" => false,
+            "1" => true,
+            _ => return Err(NoCursor),
+        };
+        Ok(Self { due_ms, is_lease, member: part()?.to_owned() })
     }
 }
 

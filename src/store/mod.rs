@@ -22,7 +22,7 @@ use crate::event::{Event, Position};
 
 pub use history::{
     AuditEntry, DeliveryKey, History, NoCursor, Order, Page, PageLimits, Replay, ReplayFrom, Replayed, Scan,
-    ScanCursor, WaitingDelivery,
+    ScanCursor, ScheduleCursor, SchedulePage, WaitingDelivery,
 };
 pub use record::{
     decode_dead_letter, decode_delivery, decode_event, encode_dead_letter, encode_delivery, encode_event,

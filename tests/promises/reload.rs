@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::support::eventually;
 use crate::support::receiver::Receiver;
@@ -177,4 +178,66 @@ async fn a_reload_closes_the_connections_of_endpoints_that_are_gone_and_no_other
     })
     .await;
     assert_eq!(of_stays[0].load(Ordering::SeqCst), 1, "by the same connection as before");
+}
+
+/// A receiver that answers when it is told to: what has come in, and the permits to answer.
+async fn holding() -> (String, Arc<AtomicUsize>, Arc<Semaphore>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (came, permits) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let shared = (Arc::clone(&came), Arc::clone(&permits));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let answer = service_fn(|request: Request<Incoming>| async {
+                    request.into_body().collect().await?;
+                    shared.0.fetch_add(1, Ordering::SeqCst);
+                    shared.1.acquire().await.unwrap().forget();
+                    Ok::<_, hyper::Error>(Response::new(String::new()))
+                });
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    });
+    (url, came, permits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_stays_keeps_its_limits_over_a_reload() {
+    let (held, came, permits) = holding().await;
+    let receiver = Receiver::start().await;
+    let config = |more: &str| {
+        format!(
+            "{more}[delivery]\nallow_networks = [\"127.0.0.0/8\"]\n\
+             [endpoints.one]\nurl = \"{held}\"\nmax_in_flight = 1\ntimeout = \"60s\"\n\
+             [endpoints.rated]\nurl = \"{}\"\nrate = \"1/h\"\n\
+             [[routes]]\nname = \"all\"\nevents = [\"**\"]\n\
+             subscriptions = [{{ name = \"one\", endpoint = \"one\" }}, {{ name = \"rated\", endpoint = \"rated\" }}]\n",
+            receiver.url("/rated")
+        )
+    };
+    let mut router = RouterProcess::new("file:{folder}/data", &config(""));
+    router.start().await;
+    router.post("application/json", r#"{"id":"evt_1","eventType":"a.b","payload":1}"#).await.unwrap();
+    eventually("both are at their limit", PATIENCE, async || {
+        (came.load(Ordering::SeqCst) == 1 && receiver.count("/rated") == 1).then_some(())
+    })
+    .await;
+    router.write_config(&config("[endpoints.more]\nurl = \"https://example.com/\"\n"));
+    assert_eq!(router.post_admin("/api/v1/reload").await.0, StatusCode::OK);
+    router.post("application/json", r#"{"id":"evt_2","eventType":"a.b","payload":2}"#).await.unwrap();
+    eventually("the second event waits for both", PATIENCE, async || {
+        let (_, answer) = router.get("/api/v1/deliveries").await?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
+        let waiting = answer["deliveries"].as_array()?.iter().filter(|delivery| delivery["event"]["id"] == "evt_2");
+        let mut waiting: Vec<_> = waiting.filter_map(|delivery| delivery["subscription"].as_str()).collect();
+        waiting.sort_unstable();
+        (waiting == ["one", "rated"]).then_some(())
+    })
+    .await;
+    assert_eq!((came.load(Ordering::SeqCst), receiver.count("/rated")), (1, 1), "neither was asked for more");
+    permits.add_permits(2);
+    eventually("the one place is free again", PATIENCE, async || (came.load(Ordering::SeqCst) == 2).then_some(()))
+        .await;
 }

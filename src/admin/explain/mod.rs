@@ -170,10 +170,15 @@ pub struct Stored {
 
 impl Stored {
     /// Reads what is known of an event.
-    pub async fn read(store: &dyn Store, position: Position, event: &Event) -> Result<Self, operations::Error> {
+    pub async fn read(
+        store: &dyn Store,
+        snapshot: &Snapshot,
+        position: Position,
+        event: &Event,
+    ) -> Result<Self, operations::Error> {
         let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;
         let records = records.into_iter().filter(|record| record.position == position).collect();
-        Ok(Self { position, records, pairs: pairs::of_event(store, position, event).await? })
+        Ok(Self { position, records, pairs: pairs::of_event(store, snapshot, position, event).await? })
     }
 
     /// How the event stands with a subscription.
@@ -212,7 +217,7 @@ pub async fn explain_stored(
     now: Timestamp,
 ) -> Result<Explanation, operations::Error> {
     let (position, event) = events::find(store, id, question.source.as_deref()).await?;
-    let stored = Stored::read(store, position, &event).await?;
+    let stored = Stored::read(store, snapshot, position, &event).await?;
     explain(snapshot, plugins, &Arc::new(event), Some(stored), question, now).await
 }
 

@@ -21,12 +21,15 @@ pub struct DeliveriesQuery {
     /// How many; soonest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Where to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
     /// Whether all that wait are counted, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub count: bool,
 }
 
-/// The first of the schedule.
+/// A page of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveriesList {
     /// Soonest first.
@@ -34,6 +37,10 @@ pub struct DeliveriesList {
     /// How many there are, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// Where to go on; null at the end. A page may be empty and still not be the last. What is put elsewhere in the schedule
+    /// between two pages is on both or on none.
+    #[serde(default)]
+    pub cursor: Option<String>,
 }
 
 /// Why a delivery is in the schedule, as far as it shows now.
@@ -79,26 +86,31 @@ pub struct DeliveryView {
     pub work: WorkView,
 }
 
-fn why(waiting: &WaitingDelivery, snapshot: &Snapshot) -> WhyWaiting {
-    if waiting.held {
-        return WhyWaiting::UnderWay;
-    }
-    let Some(consumer) = snapshot.consumer(&waiting.delivery.subscription) else {
-        return WhyWaiting::SubscriptionGone;
-    };
-    match consumer.endpoint.held() {
-        Some(Waiting::Paused) => WhyWaiting::EndpointPaused,
-        Some(_) => WhyWaiting::EndpointDisabled,
-        None if consumer.endpoint.breaker_is_open() => WhyWaiting::EndpointFailing,
+/// Why a delivery waits.
+pub(super) fn why(waiting: &WaitingDelivery, snapshot: &Snapshot) -> WhyWaiting {
+    match held_up(&waiting.delivery.subscription, snapshot) {
+        _ if waiting.held => WhyWaiting::UnderWay,
+        Some(why) => why,
         None if waiting.delivery.attempts.is_empty() => WhyWaiting::NotYetTried,
         None => WhyWaiting::Retry,
     }
 }
 
-/// What waits, soonest first.
+/// Why a subscription's deliveries wait whatever their schedule says; `None` where they don't.
+pub(super) fn held_up(subscription: &str, snapshot: &Snapshot) -> Option<WhyWaiting> {
+    let Some(consumer) = snapshot.consumer(subscription) else { return Some(WhyWaiting::SubscriptionGone) };
+    match consumer.endpoint.held() {
+        Some(Waiting::Paused) => Some(WhyWaiting::EndpointPaused),
+        Some(_) => Some(WhyWaiting::EndpointDisabled),
+        None => consumer.endpoint.breaker_is_open().then_some(WhyWaiting::EndpointFailing),
+    }
+}
+
+/// A page of what waits, soonest first.
 pub async fn list(store: &dyn Store, snapshot: &Snapshot, query: &DeliveriesQuery) -> Result<DeliveriesList, Error> {
     let subscription = query.subscription.as_deref();
-    let waiting = store.schedule(subscription, limit_of(query.limit)?).await?;
+    let after = query.cursor.as_deref().map(str::parse).transpose()?;
+    let page = store.schedule(subscription, after, limit_of(query.limit)?).await?;
     let count = if query.count { Some(store.count_waiting(subscription).await?) } else { None };
     let view = |waiting: WaitingDelivery| DeliveryView {
         why: why(&waiting, snapshot),
@@ -110,5 +122,6 @@ pub async fn list(store: &dyn Store, snapshot: &Snapshot, query: &DeliveriesQuer
         last_attempt: waiting.delivery.attempts.last().map(AttemptView::of),
         work: WorkView::of(&waiting.delivery.work, false),
     };
-    Ok(DeliveriesList { deliveries: waiting.into_iter().map(view).collect(), count })
+    let cursor = page.next.map(|next| next.to_string());
+    Ok(DeliveriesList { deliveries: page.items.into_iter().map(view).collect(), count, cursor })
 }

@@ -6,6 +6,7 @@ use super::pairs::{self, Pair};
 use super::views::{EventSummary, EventView};
 use super::{Error, limit_of, pages, times};
 use crate::clock::Timestamp;
+use crate::dispatch::Snapshot;
 use crate::event::{Event, Position};
 use crate::store::{Order, PageLimits, Scan, Store};
 
@@ -133,9 +134,9 @@ fn filter(query: &EventsQuery) -> Result<impl Fn(&Event) -> bool, Error> {
 }
 
 /// One event by its id; its source may be left out when only one has the id.
-pub async fn one(store: &dyn Store, id: &str, source: Option<&str>) -> Result<EventDetail, Error> {
+pub async fn one(store: &dyn Store, snapshot: &Snapshot, id: &str, source: Option<&str>) -> Result<EventDetail, Error> {
     let (position, event) = find(store, id, source).await?;
-    let outcomes = pairs::of_event(store, position, &event).await?;
+    let outcomes = pairs::of_event(store, snapshot, position, &event).await?;
     Ok(EventDetail { event: EventView::of(&event, position), outcomes })
 }
 

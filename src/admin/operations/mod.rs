@@ -16,6 +16,8 @@ pub mod times; // Times in queries and answers.
 pub mod views; // Records as they are shown.
 
 use crate::clock::Timestamp;
+use crate::config;
+use crate::dispatch::Snapshot;
 use crate::store::{self, NoCursor};
 
 /// Who asks for a change, and when.
@@ -58,6 +60,16 @@ pub const LIMIT_MAX: usize = 1_000;
 
 /// How many entries a page has when nothing is said.
 pub const LIMIT_DEFAULT: usize = 50;
+
+/// Refuses the name of a subscription that the config does not have.
+pub(crate) fn subscription_of(snapshot: &Snapshot, name: &str) -> Result<(), Error> {
+    if snapshot.consumer(name).is_some() {
+        return Ok(());
+    }
+    let hint = config::nearest(name, snapshot.subscriptions());
+    let hint = hint.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+    Err(Error::NotFound(format!("the config has no subscription `{name}`{hint}")))
+}
 
 /// The number of entries that was asked for.
 pub(crate) fn limit_of(limit: Option<usize>) -> Result<usize, Error> {

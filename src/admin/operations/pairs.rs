@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::deliveries::{self, WhyWaiting};
 use super::times::Time;
 use super::views::OutcomeView;
 use crate::delivery::{DeliveryId, Outcome, OutcomeRecord};
+use crate::dispatch::Snapshot;
 use crate::event::{Event, Position};
 use crate::store::{DeliveryKey, Store, WaitingDelivery};
 
@@ -67,6 +69,8 @@ pub struct WaitingView {
     pub due: Time,
     /// Whether a router is at work on it.
     pub held: bool,
+    /// Why it waits, as far as it shows now.
+    pub why: WhyWaiting,
 }
 
 /// How an event stands with a subscription.
@@ -120,7 +124,12 @@ pub fn ran_plugins(records: &[OutcomeRecord]) -> bool {
 }
 
 /// How an event stands with everything that was recorded of it.
-pub async fn of_event(store: &dyn Store, position: Position, event: &Event) -> Result<Vec<Pair>, Error> {
+pub async fn of_event(
+    store: &dyn Store,
+    snapshot: &Snapshot,
+    position: Position,
+    event: &Event,
+) -> Result<Vec<Pair>, Error> {
     let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;
     let records = by_event(records).remove(&position).unwrap_or_default();
     let keys = records.iter().flat_map(|(subscription, _)| subscription).map(|subscription| DeliveryKey {
@@ -136,7 +145,12 @@ pub async fn of_event(store: &dyn Store, position: Position, event: &Event) -> R
     for (subscription, records) in records {
         let known = subscription.as_ref().and_then(|subscription| by_subscription.remove(subscription));
         let (delivery_id, waiting) = known.map_or((None, None), |(id, waiting)| (Some(id), waiting));
-        pairs.push(pair(subscription, delivery_id, &records, waiting.as_ref()));
+        let waiting = waiting.map(|waiting| WaitingView {
+            due: Time(waiting.due),
+            held: waiting.held,
+            why: deliveries::why(&waiting, snapshot),
+        });
+        pairs.push(pair(subscription, delivery_id, &records, waiting));
     }
     Ok(pairs)
 }
@@ -145,17 +159,10 @@ fn pair(
     subscription: Option<Arc<str>>,
     delivery_id: Option<DeliveryId>,
     records: &[OutcomeRecord],
-    waiting: Option<&WaitingDelivery>,
+    waiting: Option<WaitingView>,
 ) -> Pair {
     let mut views: Vec<_> = records.iter().map(OutcomeView::of).collect();
     // What is in the schedule waits, whatever was recorded before it came there.
     let status = if waiting.is_some() { Status::Scheduled } else { status_of(records) };
-    Pair {
-        subscription,
-        delivery_id,
-        status,
-        last: views.pop(),
-        before: views,
-        waiting: waiting.map(|waiting| WaitingView { due: Time(waiting.due), held: waiting.held }),
-    }
+    Pair { subscription, delivery_id, status, last: views.pop(), before: views, waiting }
 }

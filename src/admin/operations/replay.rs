@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use self::step::Step;
 use super::choice::Skip;
+use super::deliveries::WhyWaiting;
 use super::pairs::Status;
 use super::times::Time;
-use super::{Caller, Error, LIMIT_MAX, audit, dead_letters};
-use crate::config;
+use super::{Caller, Error, LIMIT_MAX, audit, dead_letters, subscription_of};
 use crate::delivery::DeliveryId;
 use crate::dispatch::Snapshot;
 use crate::store::Store;
@@ -113,6 +113,9 @@ pub struct ReplayedDelivery {
     pub status: Status,
     /// What became of it.
     pub result: ReplayResult,
+    /// Why it waits although it is due, where its endpoint is left alone: `endpoint-disabled`, `-paused` or `-failing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<WhyWaiting>,
 }
 
 /// What became of a delivery that was selected.
@@ -142,10 +145,8 @@ pub async fn step(
         Some(limit) => return Err(Error::Invalid(format!("`limit` must be from 1 to {LIMIT_MAX}, not {limit}"))),
     };
     let selection = &request.selection;
-    if let Some(name) = selection.subscription.as_deref().filter(|name| snapshot.consumer(name).is_none()) {
-        let hint = config::nearest(name, snapshot.subscriptions());
-        let hint = hint.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
-        return Err(Error::NotFound(format!("the config has no subscription `{name}`{hint}")));
+    if let Some(name) = &selection.subscription {
+        subscription_of(snapshot, name)?;
     }
     let mut step = Step { store, snapshot, request, now: caller.now, limit, done: ReplayStep::default() };
     let stepped = match (&selection.event_ids, &selection.dead_letters) {

@@ -37,6 +37,12 @@ impl fmt::Display for Shown<'_> {
         if let Some(pair) = &explanation.recorded {
             recorded(f, pair)?;
         }
+        let is_recorded = explanation.recorded.is_some()
+            || !explanation.gone.is_empty()
+            || explanation.subscriptions.iter().any(|explained| explained.recorded.is_some());
+        if event.position.is_some() && !is_recorded && question.subscription.is_none() {
+            line(f, WAITS, "recorded", "nothing yet: it waits for its first attempts")?;
+        }
         if explanation.subscriptions.is_empty() {
             writeln!(f, "\nthe config has no subscription")?;
         }
@@ -180,17 +186,18 @@ fn sent(f: &mut fmt::Formatter<'_>, request: &RequestShown, question: &Question)
 
 fn recorded(f: &mut fmt::Formatter<'_>, pair: &Pair) -> fmt::Result {
     let Some(last) = &pair.last else { return Ok(()) };
-    line(f, outcome::style(pair.status), "recorded", format_args!("{}, at {}", outcome::describe(last), last.at))?;
-    for attempt in &last.attempts {
-        line(f, Style::new(), "", outcome::attempt(attempt))?;
-    }
-    for note in &last.notes {
-        line(f, Style::new(), "", format_args!("plugin `{}` was not applied: {}", note.plugin, note.detail))?;
+    let before = outcome::earlier(pair).map(|view| ("before", QUIET, view));
+    for (label, style, view) in before.chain([("recorded", outcome::style(pair.status), last)]) {
+        line(f, style, label, format_args!("{}, at {}", outcome::describe(view), view.at))?;
+        for attempt in &view.attempts {
+            line(f, Style::new(), "", outcome::attempt(attempt))?;
+        }
+        for note in &view.notes {
+            line(f, Style::new(), "", format_args!("plugin `{}` was not applied: {}", note.plugin, note.detail))?;
+        }
     }
     match &pair.waiting {
-        Some(waiting) => {
-            line(f, WAITS, "due", format_args!("{}{}", waiting.due, if waiting.held { " (under way)" } else { "" }))
-        }
+        Some(waiting) => line(f, WAITS, "due", outcome::due(waiting)),
         None => Ok(()),
     }
 }

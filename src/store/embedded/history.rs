@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{
     AuditEntry, DeliveryKey, Error, History, Order, Page, PageLimits, Replay, ReplayFrom, Replayed, Scan, ScanCursor,
-    WaitingDelivery, decode_dead_letter, decode_delivery, decode_event, encode_delivery,
+    ScheduleCursor, SchedulePage, WaitingDelivery, decode_dead_letter, decode_delivery, decode_event, encode_delivery,
 };
 use super::memory::{Memory, lock};
 use super::operation::{Discard, Operation, RecordAudit, RememberSources, ReplayDelivery};
@@ -62,11 +62,16 @@ impl History for EmbeddedStore {
         self.shared.reading(read).await
     }
 
-    async fn schedule(&self, subscription: Option<&str>, limit: usize) -> Result<Vec<WaitingDelivery>, Error> {
+    async fn schedule(
+        &self,
+        subscription: Option<&str>,
+        after: Option<ScheduleCursor>,
+        limit: usize,
+    ) -> Result<SchedulePage, Error> {
         let subscription = subscription.map(str::to_owned);
         let now = self.now_ms();
         let read = move |connection: &Connection, memory: &Memory| {
-            schedule(connection, memory, subscription.as_deref(), limit, now)
+            schedule(connection, memory, subscription.as_deref(), after.as_ref(), limit, now)
         };
         self.shared.reading(read).await
     }
@@ -214,46 +219,66 @@ fn count_waiting(connection: &Connection, subscription: Option<&str>) -> Result<
     Ok(count.unsigned_abs())
 }
 
-/// The schedule, soonest first.
+/// A page of the schedule, soonest first. A delivery that is held falls due when its lease ends, and stands earlier on disk.
 pub(super) fn schedule(
     connection: &Connection,
     memory: &Memory,
     subscription: Option<&str>,
+    after: Option<&ScheduleCursor>,
     limit: usize,
     now: i64,
-) -> Result<Vec<WaitingDelivery>, ReadError> {
+) -> Result<SchedulePage, ReadError> {
     let held_until = lock(&memory.schedule).held_until();
-    // Each held one may stand earlier on disk than it falls due.
-    let rows = i64::try_from(limit.saturating_add(held_until.len())).unwrap_or(i64::MAX);
-    let of_row = |row: &rusqlite::Row<'_>| {
-        let (key, due_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
-        Ok((held_until.get(&key).copied().unwrap_or(due_ms), key))
+    let after = match after {
+        None => (i64::MIN, i64::MIN),
+        Some(ScheduleCursor { due_ms, member, .. }) => {
+            (i64::try_from(*due_ms).unwrap_or(i64::MAX), member.parse().unwrap_or(i64::MAX))
+        }
     };
+    // One more, to know whether there is one; and those that are held stand here, too.
+    let rows = i64::try_from(limit.saturating_add(held_until.len()).saturating_add(1)).unwrap_or(i64::MAX);
+    let of_row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (order, (due_ms, key)) = ("(due_ms, key) > (?1, ?2) ORDER BY due_ms, key LIMIT ?3", after);
     let mut due: Vec<(i64, i64)> = match subscription {
         None => connection
-            .prepare_cached("SELECT key, due_ms FROM delivery ORDER BY due_ms LIMIT ?1")?
-            .query_map([rows], of_row)?
+            .prepare_cached(&format!("SELECT due_ms, key FROM delivery WHERE {order}"))?
+            .query_map([due_ms, key, rows], of_row)?
             .collect::<Result<_, _>>()?,
         Some(subscription) => connection
-            .prepare_cached("SELECT key, due_ms FROM delivery WHERE subscription = ?2 ORDER BY due_ms LIMIT ?1")?
-            .query_map(rusqlite::params![rows, subscription], of_row)?
+            .prepare_cached(&format!("SELECT due_ms, key FROM delivery WHERE subscription = ?4 AND {order}"))?
+            .query_map(rusqlite::params![due_ms, key, rows, subscription], of_row)?
             .collect::<Result<_, _>>()?,
     };
+    due.retain(|(_, key)| !held_until.contains_key(key));
+    let mut select = connection.prepare_cached("SELECT subscription FROM delivery WHERE key = ?1")?;
+    for (key, until) in &held_until {
+        let of: Option<String> = select.query_row([key], |row| row.get(0)).optional()?;
+        let is_of = of.is_some_and(|of| subscription.is_none_or(|subscription| of == subscription));
+        due.extend(Some((*until, *key)).filter(|place| is_of && *place > after));
+    }
     due.sort_unstable();
+    let mut is_last = due.len() <= limit;
     due.truncate(limit);
     let mut select = connection.prepare_cached("SELECT record FROM delivery WHERE key = ?1")?;
-    let (mut deliveries, mut bytes) = (Vec::with_capacity(due.len()), 0);
-    for (due_ms, key) in due {
+    let (mut items, mut bytes, mut reached) = (Vec::with_capacity(due.len()), 0, None);
+    for (number, (due_ms, key)) in due.iter().enumerate() {
+        reached = Some((*due_ms, *key));
         // Between the two queries one may have been settled.
         let record: Option<Vec<u8>> = select.query_row([key], |row| row.get(0)).optional()?;
         let Some(record) = record else { continue };
         bytes += record.len();
-        deliveries.push(waiting_delivery(&held_until, now, key, due_ms, record)?);
-        if bytes >= PAGE_BYTES_MAX {
+        items.push(waiting_delivery(&held_until, now, *key, *due_ms, record)?);
+        if bytes >= PAGE_BYTES_MAX && number + 1 < due.len() {
+            is_last = false;
             break;
         }
     }
-    Ok(deliveries)
+    let place = |(due_ms, key): (i64, i64)| ScheduleCursor {
+        due_ms: due_ms.max(0).unsigned_abs(),
+        is_lease: held_until.contains_key(&key),
+        member: key.to_string(),
+    };
+    Ok(SchedulePage { items, next: reached.filter(|_| !is_last).map(place) })
 }
 
 fn dead_letter(connection: &Connection, id: &DeliveryId) -> Result<Option<(Position, DeadLetter)>, ReadError> {

@@ -247,8 +247,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
-        let waiting = self.schedule(None, limit).await?;
-        Ok(waiting.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
+        let waiting = self.schedule(None, None, limit).await?;
+        Ok(waiting.items.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
     }
 }
 

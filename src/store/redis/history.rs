@@ -18,7 +18,7 @@ use crate::delivery::{DeadLetter, DeliveryId, OutcomeRecord};
 use crate::event::{Event, Position};
 use crate::store::{
     AuditEntry, DeliveryKey, Error, History, Order, Page, PageLimits, Replay, Replayed, Scan, ScanCursor,
-    WaitingDelivery, decode_dead_letter, decode_event,
+    ScheduleCursor, SchedulePage, WaitingDelivery, decode_dead_letter, decode_event,
 };
 
 /// An outcome that was written no later than this after its event is found by the time alone; for a later one the
@@ -62,8 +62,13 @@ impl History for RedisStore {
         Ok(try_join_all(deliveries.iter().map(|key| schedule::waiting(&self.shared, key))).await?)
     }
 
-    async fn schedule(&self, subscription: Option<&str>, limit: usize) -> Result<Vec<WaitingDelivery>, Error> {
-        schedule::listed(&self.shared, subscription, limit).await
+    async fn schedule(
+        &self,
+        subscription: Option<&str>,
+        after: Option<ScheduleCursor>,
+        limit: usize,
+    ) -> Result<SchedulePage, Error> {
+        schedule::listed(&self.shared, subscription, after.as_ref(), limit).await
     }
 
     async fn count_waiting(&self, subscription: Option<&str>) -> Result<u64, Error> {

@@ -380,7 +380,7 @@ impl Store for RedisStore {
     }
 
     async fn scheduled(&self, limit: usize) -> Result<Vec<(Timestamp, Delivery)>, Error> {
-        let waiting = schedule::listed(&self.shared, None, limit).await?;
-        Ok(waiting.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
+        let waiting = schedule::listed(&self.shared, None, None, limit).await?;
+        Ok(waiting.items.into_iter().map(|waiting| (waiting.due, waiting.delivery)).collect())
     }
 }

@@ -17,13 +17,15 @@ use super::link::CALL_TIME_MAX;
 use super::reply;
 use super::{Shared, scripts};
 use crate::clock::Timestamp;
-use crate::store::{DeliveryClaim, DeliveryKey, DueDeliveries, Error, WaitingDelivery, decode_delivery};
+use crate::store::{
+    DeliveryClaim, DeliveryKey, DueDeliveries, Error, ScheduleCursor, SchedulePage, WaitingDelivery, decode_delivery,
+};
 
 /// How long to wait for a name.
 const NAMELESS_PAUSE: Duration = Duration::from_millis(100);
 /// How many entries of the schedule one call of [`hasten`] looks at.
 const HASTEN_STEP_ENTRIES: usize = 500;
-/// How much of a partition's schedule is looked through for the deliveries of one subscription.
+/// How much of a partition's schedule is looked through for one page.
 const LISTED_ENTRIES_MAX: usize = 100_000;
 /// How many records are fetched with one command: an answer of this many large bodies is still bearable.
 const FETCH_RECORDS_MAX: usize = 64;
@@ -203,12 +205,10 @@ pub(super) fn whole(score: &str) -> Result<u64, Fault> {
 }
 
 /// A delivery in the schedule; `None` when its record can't be read, which is told of when it is claimed.
-fn waiting_delivery(shared: &Shared, score: &str, record: &Bytes) -> Result<Option<WaitingDelivery>, Fault> {
-    let due = whole(score)?;
-    // A score with a half is the end of a lease.
-    let held = score.contains('.') && due > shared.ids.now_ms();
-    let delivery = decode_delivery(record).ok();
-    Ok(delivery.map(|delivery| WaitingDelivery { due: Timestamp::from_millis(due), held, delivery }))
+fn waiting_delivery(shared: &Shared, place: &ScheduleCursor, record: &Bytes) -> Option<WaitingDelivery> {
+    let held = place.is_lease && place.due_ms > shared.ids.now_ms();
+    let delivery = decode_delivery(record).ok()?;
+    Some(WaitingDelivery { due: Timestamp::from_millis(place.due_ms), held, delivery })
 }
 
 /// A delivery, if it is in the schedule.
@@ -221,30 +221,64 @@ pub(super) async fn waiting(shared: &Shared, key: &DeliveryKey) -> Result<Option
     let (score, record) =
         tokio::try_join!(shared.link.call(&score, CALL_TIME_MAX), shared.link.call(&record, CALL_TIME_MAX))?;
     match (reply::text(score)?, reply::bytes(record)?) {
-        (score, Some(record)) if !score.is_empty() => waiting_delivery(shared, &score, &record),
+        (score, Some(record)) if !score.is_empty() => Ok(waiting_delivery(shared, &place_of(&score, member)?, &record)),
         _ => Ok(None),
     }
 }
 
-/// The first of a partition's schedule that are of the subscription: score and member.
+/// Places of a partition's schedule.
+struct Found {
+    /// Those of the subscription.
+    places: Vec<ScheduleCursor>,
+    /// The last place that was looked at, where more may follow.
+    looked_to: Option<ScheduleCursor>,
+}
+
+/// The first of a partition's schedule, after a place in it, that are of the subscription.
 async fn soonest(
     shared: &Shared,
     keys: &PartitionKeys,
     subscription: Option<&str>,
+    after: Option<&ScheduleCursor>,
     limit: usize,
-) -> Result<Vec<(String, String)>, Fault> {
-    let mut found = Vec::new();
-    let mut rank = 0;
-    while found.len() < limit && rank < LISTED_ENTRIES_MAX {
+) -> Result<Found, Fault> {
+    let mut rank = match after {
+        None => 0,
+        Some(after) => rank_of(shared, keys, after).await?,
+    };
+    let (mut places, last) = (Vec::new(), rank.saturating_add(LISTED_ENTRIES_MAX));
+    loop {
         let step = step_of(shared, keys, rank).await?;
         let is_end = step.len() < HASTEN_STEP_ENTRIES;
-        found.extend(step.into_iter().filter(|(_, member)| is_of(member, subscription)).take(limit - found.len()));
+        let mut looked_to = None;
+        for (score, member) in step {
+            let place = place_of(&score, member)?;
+            if after.is_none_or(|after| place > *after) && is_of(&place.member, subscription) {
+                if places.len() == limit {
+                    return Ok(Found { looked_to: places.last().cloned(), places });
+                }
+                places.push(place.clone());
+            }
+            looked_to = Some(place);
+        }
         rank += HASTEN_STEP_ENTRIES;
-        if is_end {
-            break;
+        if is_end || rank >= last {
+            return Ok(Found { places, looked_to: looked_to.filter(|_| !is_end) });
         }
     }
-    Ok(found)
+}
+
+/// How many of a partition's schedule come before what is due when this place is.
+async fn rank_of(shared: &Shared, keys: &PartitionKeys, place: &ScheduleCursor) -> Result<usize, Fault> {
+    let mut command = redis::cmd("ZCOUNT");
+    command.arg(&keys.due).arg("-inf").arg(format!("({}", place.due_ms));
+    let count = reply::count(&shared.link.call(&command, CALL_TIME_MAX).await?)?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// A score with a half is the end of a lease.
+fn place_of(score: &str, member: String) -> Result<ScheduleCursor, Fault> {
+    Ok(ScheduleCursor { due_ms: whole(score)?, is_lease: score.contains('.'), member })
 }
 
 /// Some of a partition's schedule from this rank on, soonest first: score and member. Fewer than asked for at the end.
@@ -280,34 +314,44 @@ pub(super) async fn count(shared: &Shared, subscription: Option<&str>) -> Result
     Ok(count)
 }
 
-/// The schedule, soonest first; of one subscription or of all.
+/// A page of the schedule, soonest first; of one subscription or of all.
 pub(super) async fn listed(
     shared: &Shared,
     subscription: Option<&str>,
+    after: Option<&ScheduleCursor>,
     limit: usize,
-) -> Result<Vec<WaitingDelivery>, Error> {
-    let looks = shared.partitions.iter().map(|keys| soonest(shared, keys, subscription, limit));
-    let mut listed = Vec::new();
+) -> Result<SchedulePage, Error> {
+    let looks = shared.partitions.iter().map(|keys| soonest(shared, keys, subscription, after, limit));
+    let (mut listed, mut next): (Vec<_>, Option<ScheduleCursor>) = (Vec::new(), None);
     for (partition, found) in try_join_all(looks).await?.into_iter().enumerate() {
-        for (score, member) in found {
-            listed.push((whole(&score)?, partition, score, member));
-        }
+        listed.extend(found.places.into_iter().map(|place| (place, partition)));
+        // Past the place to which one partition was looked through another may have what comes later.
+        next = match (next, found.looked_to) {
+            (Some(next), Some(looked_to)) => Some(next.min(looked_to)),
+            (next, looked_to) => next.or(looked_to),
+        };
     }
     listed.sort();
-    listed.truncate(limit);
+    if let Some(next) = &next {
+        listed.retain(|(place, _)| place <= next);
+    }
+    if listed.len() > limit {
+        listed.truncate(limit);
+        next = listed.last().map(|(place, _)| place.clone());
+    }
     let fetches = (0..shared.partitions.len()).map(|partition| {
-        let members = listed.iter().filter(|entry| entry.1 == partition).map(|entry| entry.3.clone()).collect();
+        let members = listed.iter().filter(|entry| entry.1 == partition).map(|entry| entry.0.member.clone()).collect();
         fetch(shared, partition, members)
     });
     let mut records: Vec<_> = try_join_all(fetches).await?.into_iter().map(Vec::into_iter).collect();
-    let mut waiting = Vec::with_capacity(listed.len());
-    for (_, partition, score, _) in listed {
+    let mut items = Vec::with_capacity(listed.len());
+    for (place, partition) in listed {
         // A record that is gone was settled between the two reads.
         if let Some((_, Some(record))) = records[partition].next() {
-            waiting.extend(waiting_delivery(shared, &score, &record)?);
+            items.extend(waiting_delivery(shared, &place, &record));
         }
     }
-    Ok(waiting)
+    Ok(SchedulePage { items, next })
 }
 
 #[cfg(test)]

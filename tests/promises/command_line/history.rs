@@ -155,10 +155,26 @@ async fn what_can_not_be_made_again_is_said(kind: Kind) {
         (&["replay", "--subscription", "warehouse", "--since", "1h"][..], "the config has no subscription `warehouse`"),
         (&["replay", "--dead-letter", "msg_nosuch"], "msg_nosuch"),
         (&["replay", "evt_nosuch"], "evt_nosuch"),
+        (&["tail", "--subscription", "z"], "the config has no subscription `z`"),
     ] {
         let ended = case.run(arguments).await;
         assert!(ended.code == 1 && ended.stderr.contains(part) && ended.stdout.is_empty(), "{arguments:?}: {ended:?}");
     }
+    let ended = case.run(&["replay", "evt_nosuch", "evt_other"]).await;
+    assert!(ended.code == 1 && ended.stdout.contains("event-gone  2"), "{ended:?}");
+
+    // What would be sent waits, since its endpoint is held; that is said, too, and what was tried before is still there.
+    case.send(1).await;
+    assert_eq!(case.router.post_admin("/api/v1/endpoints/x/pause").await.0, 200);
+    let replayed = case.run(&["replay", "evt_0", "--all", "--subscription", "x"]).await;
+    assert!(replayed.stdout.contains("1 of them: its endpoint is paused"), "{replayed:?}");
+    for command in [&["explain", "evt_0", "-s", "x"][..], &["events", "show", "evt_0"]] {
+        let shown = case.run(command).await;
+        let parts = ["due ", "(its endpoint is paused: it waits until somebody resumes it)", "attempt 1, "];
+        assert!(parts.iter().all(|part| shown.stdout.contains(part)), "{command:?}: {shown:?}");
+    }
+    let explained = case.run(&["explain", "evt_0", "-s", "x"]).await;
+    assert!(explained.stdout.contains("\n  before       delivered, at "), "{explained:?}");
 }
 
 async fn dead_letters_are_listed_shown_replayed_and_thrown_away(kind: Kind) {

@@ -24,7 +24,7 @@ async fn an_event_that_was_trimmed_is_named_as_such() {
     let delivery = delivery(&claim, "warehouse");
     let letter = dead_letter(delivery.clone());
     settle(&store, EventSettlement { claim, outcomes: vec![], scheduled: vec![], dead_letters: vec![letter] }).await;
-    assert_eq!(events::one(&*store, "evt_1", None).await.unwrap().event.id, "evt_1");
+    assert_eq!(events::one(&*store, &Snapshot::default(), "evt_1", None).await.unwrap().event.id, "evt_1");
     tokio::time::sleep(Duration::from_millis(20)).await;
     while store.trim().await.unwrap() > 0 {}
 
@@ -32,7 +32,7 @@ async fn an_event_that_was_trimmed_is_named_as_such() {
         Error::NotFound(text) => assert!(text.contains("`retention`"), "{text}"),
         other => panic!("{other:?}"),
     };
-    told(events::one(&*store, "evt_1", None).await.unwrap_err());
+    told(events::one(&*store, &Snapshot::default(), "evt_1", None).await.unwrap_err());
     told(dead_letters::one(&*store, &delivery.id).await.unwrap_err());
     let (snapshot, caller) = (Arc::new(Snapshot::default()), Caller { who: "test".into(), now: Clock::system().now() });
     told(replay::dead_letter(&*store, &snapshot, &caller, &delivery.id, false).await.unwrap_err());

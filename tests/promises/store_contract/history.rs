@@ -9,7 +9,7 @@ use branchline::delivery::{Delivery, DeliveryId, Outcome, OutcomeRecord, Waiting
 use branchline::event::{Event, Position};
 use branchline::store::{
     AuditEntry, DeliveryKey, DeliverySettlement, EventSettlement, Hold, NextState, Order, PageLimits, Replay,
-    ReplayFrom, Replayed, Scan, ScanCursor, ScheduledDelivery, Settled, Store, StoreOptions,
+    ReplayFrom, Replayed, Scan, ScanCursor, SchedulePage, ScheduledDelivery, Settled, Store, StoreOptions,
 };
 use futures_util::future::join_all;
 
@@ -160,9 +160,9 @@ pub async fn a_waiting_delivery_is_found_and_whether_it_is_held(fixture: &impl F
     let found = store.waiting(&[key(&waits), key(&held), key(&none)]).await.unwrap();
     let of = |n: usize| found[n].as_ref().map(|waiting| (waiting.held, waiting.delivery.clone()));
     assert_eq!((of(0), of(1), of(2)), (Some((false, waits.clone())), Some((true, held.clone())), None));
-    let listed = store.schedule(Some("warehouse"), 10).await.unwrap();
+    let listed = store.schedule(Some("warehouse"), None, 10).await.unwrap().items;
     assert_eq!(listed.iter().map(|waiting| waiting.held).collect::<HashSet<_>>(), [true, false].into());
-    assert!(store.schedule(Some("sales"), 10).await.unwrap().is_empty());
+    assert_eq!(store.schedule(Some("sales"), None, 10).await.unwrap(), SchedulePage::default());
 }
 
 /// More than any page has, and beside others.
@@ -183,6 +183,25 @@ pub async fn all_that_waits_is_counted(fixture: &impl Fixture) {
         counts.push(store.count_waiting(subscription).await.unwrap());
     }
     assert_eq!(counts, [1_234, 1, 0, 1_235]);
+
+    // Page by page each is there once, soonest first, held or not; what is of others is left out.
+    let (held, _claims) = schedule_one(&store, "evt_held", Hold::Claimed).await;
+    for (subscription, expected) in [(Some("sales"), 1_234), (Some("warehouse"), 2), (Some("nobody"), 0), (None, 1_236)]
+    {
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.schedule(subscription, after, 100).await.unwrap();
+            assert!(page.items.len() <= 100);
+            listed.extend(page.items);
+            let Some(next) = page.next else { break };
+            assert_eq!(next.to_string().parse(), Ok(next.clone()));
+            after = Some(next);
+        }
+        assert!(listed.is_sorted_by_key(|waiting| waiting.due), "{subscription:?}");
+        let ids: HashSet<_> = listed.iter().map(|waiting| waiting.delivery.id.clone()).collect();
+        assert_eq!((listed.len(), ids.len()), (expected, expected), "{subscription:?}");
+        assert_eq!(ids.contains(&held.id), subscription.is_none_or(|subscription| subscription == "warehouse"));
+    }
 }
 
 /// An event with a dead letter for each of these subscriptions.

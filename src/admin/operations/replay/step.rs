@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::choice::{Choice, Criteria, Skip, Stand, Today, choose};
 use super::super::pairs::{self, Records, Status};
 use super::super::times::Time;
-use super::super::{Error, dead_letters, events, pages};
+use super::super::{Error, dead_letters, deliveries, events, pages};
 use super::{ReplayRequest, ReplayResult, ReplayStep, ReplayedDelivery};
 use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, DeliveryId, EventHead, Outcome, OutcomeRecord, Waiting, Work};
@@ -278,6 +278,7 @@ impl Step<'_> {
             subscription: Arc::clone(&delivery.subscription),
             status,
             result,
+            waits: deliveries::held_up(&delivery.subscription, self.snapshot),
         };
         self.done.deliveries.push(noted.clone());
         noted
@@ -292,6 +293,7 @@ impl Step<'_> {
             subscription: Arc::clone(&delivery.subscription),
             status: Status::DeadLetter,
             result: ReplayResult::Skipped(why),
+            waits: None,
         }
     }
 }
