@@ -8,7 +8,7 @@ use super::lint;
 use crate::config::{Config, Description, Draft, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{RouteError, RouteFault, RouteTable};
-use crate::plugin::{self, Chain, Plugin, PluginHost, Refusal};
+use crate::plugin::{self, Plugin, PluginHost, Refusal};
 
 /// A generation, and what the operator should know of it.
 pub(super) struct Loaded {
@@ -116,7 +116,7 @@ async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Exami
                 .or_insert_with(|| EndpointState::renewed(Arc::clone(&subscription.endpoint), before));
             consumers.push(Consumer {
                 subscription: Arc::clone(subscription),
-                chain: (!links.is_empty()).then(|| Arc::new(Chain::new(links))),
+                chain: (!links.is_empty()).then(|| Arc::new(host.chain(&subscription.name, links))),
                 endpoint: Arc::clone(endpoint),
                 plugin_row: Row::default(),
                 by: Arc::default(),

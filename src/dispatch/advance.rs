@@ -262,8 +262,7 @@ async fn run_plugins(means: &Means, duty: &Duty, event: Arc<Event>, number: u32)
         return (Prepared::Request(duty.bodies.of(&event, format)), vec![]);
     };
     let at = means.clock.now();
-    let subscription = Arc::clone(&duty.consumer.subscription.name);
-    let ChainRun { end, notes } = means.plugins.run(Arc::clone(chain), Arc::clone(&event), subscription).await;
+    let ChainRun { end, notes } = means.plugins.run(chain, Arc::clone(&event)).await;
     let parked = |work, after: Duration, why| {
         let after = after.max(duty.consumer.plugin_row.place(PLUGIN_RETURN_STEP));
         let (outcome, rest) = waits(means, work, with_jitter(means, after), why);

@@ -9,7 +9,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use super::bindings::{Event as GuestEvent, PluginPre};
 use super::engine::{INSTRUCTIONS_MAX, Metering, Ticker, ticks};
 use super::host::Plugin;
-use super::imports::{CallState, Subject};
+use super::imports::{CallState, Standing, Subject};
 use super::log::LogLine;
 use super::text::tame;
 use super::verdict::{self, Fault, Verdict};
@@ -93,7 +93,7 @@ pub(super) fn validate_config(plugin: &Plugin, ticker: &Ticker, config: &Arc<str
     let pre = plugin.loaded.instances.first();
     let mut tries = 1;
     loop {
-        let subject = Subject { event: None, subscription: "".into(), position: 0, config: Arc::clone(config) };
+        let subject = Subject { event: None, standing: Standing::new(&"".into(), 0, config) };
         let (returned, _) = run(plugin, pre, ticker, subject, |store| {
             let instance = pre.instance_pre().instantiate(&mut *store)?;
             store.data_mut().instantiated = true;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::call::Report;
-use super::host::{Chain, ChainEnd, ChainRun, Link, PluginHost};
-use super::imports::Subject;
+use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin, PluginHost};
+use super::imports::{Standing, Subject};
 use super::verdict::{Fault, Verdict};
 use crate::delivery::{NoteKind, PluginFaultKind, PluginNote};
 use crate::event::Event;
@@ -75,11 +75,11 @@ pub struct Traced {
 
 impl PluginHost {
     /// Runs a chain call by call and tells all about each: the calls that a delivery would make, whatever its breakers say.
-    pub async fn trace(&self, chain: &Chain, event: &Arc<Event>, subscription: &Arc<str>) -> (ChainRun, Vec<Traced>) {
+    pub async fn trace(&self, chain: &Chain, event: &Arc<Event>) -> (ChainRun, Vec<Traced>) {
         let (mut event, mut changed) = (Arc::clone(event), false);
         let (mut traced, mut notes) = (Vec::new(), Vec::new());
         for (position, link) in chain.links.iter().enumerate() {
-            let report = self.call_patiently(link, position, &event, subscription).await;
+            let report = self.call_patiently(&link.plugin, chain.standing(position), &event).await;
             let plugin = &link.plugin;
             let after = after(link, &event, report.verdict.clone());
             traced.push(Traced { plugin: Arc::clone(&plugin.name), sha256: plugin.sha256(), mode: link.mode, report });
@@ -95,22 +95,11 @@ impl PluginHost {
         (ChainRun { end: ChainEnd::Event { event, changed }, notes }, traced)
     }
 
-    async fn call_patiently(
-        &self,
-        link: &Link,
-        position: usize,
-        event: &Arc<Event>,
-        subscription: &Arc<str>,
-    ) -> Report {
+    async fn call_patiently(&self, plugin: &Arc<Plugin>, standing: &Arc<Standing>, event: &Arc<Event>) -> Report {
         let mut tries = 1;
         loop {
-            let subject = Subject {
-                event: Some(Arc::clone(event)),
-                subscription: Arc::clone(subscription),
-                position,
-                config: Arc::clone(&link.config),
-            };
-            let report = self.call(&link.plugin, subject, Arc::clone(event)).await;
+            let subject = Subject { event: Some(Arc::clone(event)), standing: Arc::clone(standing) };
+            let report = self.call(plugin, subject, Arc::clone(event)).await;
             let is_late = report.verdict.as_ref().is_err_and(|fault| fault.kind == PluginFaultKind::Deadline);
             if !is_late || tries == TRIES {
                 return report;

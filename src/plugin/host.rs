@@ -11,10 +11,10 @@ use super::Error;
 use super::cache::{Cache, CacheCounts};
 use super::call::Report;
 use super::compiler::Compiler;
-use super::engine::{self, Metering, Ticker};
+use super::engine::{self, Metering, Ticker, this_thread};
 use super::engines::Engines;
 use super::error::Refusal;
-use super::imports::Subject;
+use super::imports::{Standing, Subject};
 use super::lanes::LaneId;
 use super::load::{self, Loaded};
 use super::log::LogBudget;
@@ -28,6 +28,8 @@ use crate::route::{OnError, PluginMode, PluginUse};
 
 /// How many digits of a component's SHA-256 an outcome keeps: enough to tell any two plugins of an operator apart.
 const LABEL_DIGITS: usize = 12;
+/// Threads that have a standing of their own in each chain; of more some share one.
+const STANDINGS_MAX: usize = 16;
 
 /// A plugin that was loaded and may be called.
 pub struct Plugin {
@@ -114,12 +116,27 @@ pub struct ChainRun {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     pub(super) links: Box<[Link]>,
+    /// Where each link stands, in order; for each of the sandbox's threads, up to [`STANDINGS_MAX`].
+    standings: Box<[Arc<Standing>]>,
 }
 
 impl Chain {
-    /// A chain of these plugins.
-    pub fn new(links: impl Into<Box<[Link]>>) -> Self {
-        Self { links: links.into() }
+    /// A subscription's chain of these plugins, for calls on one thread at a time; on more they get in each other's way.
+    pub fn new(subscription: &Arc<str>, links: impl Into<Box<[Link]>>) -> Self {
+        Self::for_threads(subscription, links.into(), 1)
+    }
+
+    fn for_threads(subscription: &Arc<str>, links: Box<[Link]>, threads: usize) -> Self {
+        let of_one =
+            || links.iter().enumerate().map(|(position, link)| Standing::new(subscription, position, &link.config));
+        let standings = (0..threads).flat_map(|_| of_one()).collect();
+        Self { links, standings }
+    }
+
+    /// Where a link stands, for this thread.
+    pub(super) fn standing(&self, position: usize) -> &Arc<Standing> {
+        let threads = self.standings.len() / self.links.len();
+        &self.standings[this_thread() % threads * self.links.len() + position]
     }
 
     /// Whether there is no plugin in it.
@@ -130,7 +147,8 @@ impl Chain {
     /// The same plugins, called however often they break: a breaker counts what all events do to a plugin, and a rehearsal has one
     /// event. Its time is the machine's, too, and a rehearsal's is not.
     pub fn without_breakers(&self) -> Self {
-        Self { links: self.links.iter().map(|link| Link { breaker: None, ..link.clone() }).collect() }
+        let links = self.links.iter().map(|link| Link { breaker: None, ..link.clone() }).collect();
+        Self { links, standings: self.standings.clone() }
     }
 
     /// Each plugin's name, `@`, and the first digits of its component's SHA-256: what outcomes keep of a run.
@@ -192,6 +210,7 @@ pub enum ChainEnd {
 pub struct PluginHost {
     shared: Arc<Shared>,
     scheduler: Arc<Scheduler>,
+    threads: usize,
     /// One file is compiled at a time: the compiler itself uses every core, and the second of two equal files is found loaded.
     loading: tokio::sync::Mutex<()>,
     breakers: Mutex<HashMap<BreakerKey, Weak<Breaker>>>,
@@ -241,7 +260,7 @@ impl PluginHost {
         let scheduler = Scheduler::start(threads, ticker, metrics)?;
         let cache = Cache::open(settings.cache.as_deref());
         let shared = Arc::new(Shared { engines, cache, compiler, loaded: Mutex::default(), metering });
-        Ok(Self { shared, scheduler, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
+        Ok(Self { shared, scheduler, threads, loading: tokio::sync::Mutex::default(), breakers: Mutex::default() })
     }
 
     /// Loads a plugin: reads its file, checks it, compiles it (away from the runtime's threads) or takes it from the cache.
@@ -269,28 +288,32 @@ impl PluginHost {
     }
 
     /// Runs a subscription's chain over an event.
-    pub async fn run(&self, chain: Arc<Chain>, event: Arc<Event>, subscription: Arc<str>) -> ChainRun {
+    pub async fn run(&self, chain: &Arc<Chain>, event: Arc<Event>) -> ChainRun {
         if chain.is_empty() {
             return ChainRun { end: ChainEnd::Event { event, changed: false }, notes: Vec::new() };
         }
         let (reply, end) = oneshot::channel();
         let queued = Instant::now();
         self.scheduler.push(Job::Chain(ChainJob {
-            chain,
+            chain: Arc::clone(chain),
             position: 0,
             event,
             changed: false,
             notes: Vec::new(),
-            subscription: Arc::clone(&subscription),
             reply,
             queued,
         }));
         // A job that is refused, at once or halfway, is dropped with its `reply`.
         let run = end.await.unwrap_or(ChainRun { end: ChainEnd::Busy, notes: Vec::new() });
         if !matches!(run.end, ChainEnd::Busy | ChainEnd::Open { .. }) {
-            self.scheduler.metrics().plugin_chain(&subscription, queued.elapsed());
+            self.scheduler.metrics().plugin_chain(&chain.standing(0).subscription, queued.elapsed());
         }
         run
+    }
+
+    /// A subscription's chain of these plugins.
+    pub fn chain(&self, subscription: &Arc<str>, links: Vec<Link>) -> Chain {
+        Chain::for_threads(subscription, links.into(), self.threads.min(STANDINGS_MAX))
     }
 
     /// A plugin as a subscription uses it. Links of one component and config share a breaker.
@@ -307,12 +330,8 @@ impl PluginHost {
 
     /// Makes one call and tells all about it. For tests of plugins and for people; deliveries go by [`PluginHost::run`].
     pub async fn call_once(&self, plugin: &Arc<Plugin>, config: &str, event: Arc<Event>, subscription: &str) -> Report {
-        let subject = Subject {
-            event: Some(Arc::clone(&event)),
-            subscription: subscription.into(),
-            position: 0,
-            config: config.into(),
-        };
+        let standing = Standing::new(&subscription.into(), 0, &config.into());
+        let subject = Subject { event: Some(Arc::clone(&event)), standing };
         self.call(plugin, subject, event).await
     }
 

@@ -1,6 +1,7 @@
 //! What a plugin may ask of the host during a call: its config, the time and chance that follow from the event, and
 //! lines in the log. And what the host keeps count of: its memory.
 
+use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -18,10 +19,30 @@ const RANDOM_BYTES_MAX: usize = 4096;
 pub(super) struct Subject {
     /// None when a config is checked.
     pub(super) event: Option<Arc<Event>>,
+    pub(super) standing: Arc<Standing>,
+}
+
+/// Where a plugin stands: what all its calls for a subscription have in common. A thread counts references of its own copy
+/// only, on a line of the cache of its own: two that counted the same would wait for each other at every call.
+#[repr(align(128))]
+pub(super) struct Standing {
     pub(super) subscription: Arc<str>,
     /// The plugin's place in the chain.
     pub(super) position: usize,
     pub(super) config: Arc<str>,
+}
+
+impl fmt::Debug for Standing {
+    /// Without the config, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.subscription, self.position)
+    }
+}
+
+impl Standing {
+    pub(super) fn new(subscription: &Arc<str>, position: usize, config: &Arc<str>) -> Arc<Self> {
+        Arc::new(Self { subscription: Arc::clone(subscription), position, config: Arc::clone(config) })
+    }
 }
 
 /// The host's side of one call. It is made for the call and dropped with it.
@@ -67,7 +88,7 @@ impl host::Host for CallState {
     }
 
     fn config(&mut self) -> String {
-        (*self.subject.config).to_owned()
+        (*self.subject.standing.config).to_owned()
     }
 
     fn now_ms(&mut self) -> u64 {
@@ -90,11 +111,11 @@ fn derive_random(subject: &Subject, call: u64, length: usize) -> Vec<u8> {
         .event
         .as_deref()
         .map_or(("", "", 0), |event| (event.source.as_str(), event.id.as_str(), event.accepted_at.as_millis()));
-    for part in ["branchline:plugin/host.random 1", source, id, &subject.subscription] {
+    for part in ["branchline:plugin/host.random 1", source, id, &subject.standing.subscription] {
         seed.update((part.len() as u64).to_le_bytes());
         seed.update(part);
     }
-    for number in [accepted_at, subject.position as u64, call] {
+    for number in [accepted_at, subject.standing.position as u64, call] {
         seed.update(number.to_le_bytes());
     }
     let seed = seed.finalize();
@@ -159,9 +180,7 @@ mod tests {
     fn subject(id: &str, subscription: &str, position: usize) -> Subject {
         Subject {
             event: Some(Arc::new(event::sample(id, "order.created", "{}"))),
-            subscription: subscription.into(),
-            position,
-            config: "{}".into(),
+            standing: Standing::new(&subscription.into(), position, &"{}".into()),
         }
     }
 

@@ -78,7 +78,7 @@ impl CallLog {
         }
         let (allowed, left_out_before) = budget.take(self.lines.len() as u64, Instant::now());
         let event = subject.event.as_ref().map_or("", |event| event.id.as_str());
-        let subscription = &*subject.subscription;
+        let subscription = &*subject.standing.subscription;
         for LogLine { level, message } in self.lines.iter().take(allowed) {
             match level {
                 LogLevel::Debug => {
@@ -133,6 +133,8 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use super::super::imports::Standing;
+
     use crate::event;
 
     /// What a subscriber wrote.
@@ -156,9 +158,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         let subject = Subject {
             event: Some(Arc::new(event::sample("evt_1", "order.created", r#"{"secret":1}"#))),
-            subscription: "warehouse".into(),
-            position: 0,
-            config: "{}".into(),
+            standing: Standing::new(&"warehouse".into(), 0, &"{}".into()),
         };
         tracing::subscriber::with_default(subscriber, || {
             let mut log = CallLog::default();

@@ -11,7 +11,7 @@ use super::bindings::Event as GuestEvent;
 use super::call;
 use super::engine::number_this_thread;
 use super::host::{Plugin, PluginHost};
-use super::imports::{CallState, Subject};
+use super::imports::{CallState, Standing, Subject};
 use super::verdict::Fault;
 use crate::delivery::PluginFaultKind;
 use crate::event::Event;
@@ -115,21 +115,16 @@ type Times = Option<(Duration, Duration)>;
 
 fn run(load: &Load, call: impl Fn(Subject, &Arc<Event>) -> Result<Times, Fault> + Sync) -> Result<Measurement, Fault> {
     let subscription: Arc<str> = "bench".into();
-    let subject = |event: &Arc<Event>| Subject {
-        event: Some(Arc::clone(event)),
-        subscription: Arc::clone(&subscription),
-        position: 0,
-        config: Arc::clone(&load.config),
-    };
     let together = Barrier::new(load.threads);
     let one_thread = |number| -> Result<(Samples, Duration), Fault> {
         number_this_thread(number);
-        // In a router too no two threads have the same event.
-        let event = Arc::new((*load.event).clone());
-        let warm = repeat(WARM_UP.min(load.duration), || call(subject(&event), &event));
+        // In a router too no two threads have the same event, and each has a standing of its own.
+        let (event, standing) = (Arc::new((*load.event).clone()), Standing::new(&subscription, 0, &load.config));
+        let one = || call(Subject { event: Some(Arc::clone(&event)), standing: Arc::clone(&standing) }, &event);
+        let warm = repeat(WARM_UP.min(load.duration), one);
         together.wait();
         warm?;
-        repeat(load.duration, || call(subject(&event), &event))
+        repeat(load.duration, one)
     };
     let ended: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = (0..load.threads).map(|number| scope.spawn(move || one_thread(number))).collect();

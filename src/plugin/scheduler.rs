@@ -45,7 +45,6 @@ pub(super) struct ChainJob {
     pub(super) event: Arc<Event>,
     pub(super) changed: bool,
     pub(super) notes: Vec<PluginNote>,
-    pub(super) subscription: Arc<str>,
     pub(super) reply: oneshot::Sender<ChainRun>,
     pub(super) queued: Instant,
 }
@@ -274,12 +273,8 @@ impl Scheduler {
                 return job.go_on();
             }
         };
-        let subject = Subject {
-            event: Some(Arc::clone(&job.event)),
-            subscription: Arc::clone(&job.subscription),
-            position: job.position,
-            config: Arc::clone(&link.config),
-        };
+        let standing = Arc::clone(chain.standing(job.position));
+        let subject = Subject { event: Some(Arc::clone(&job.event)), standing };
         let report = self.call(&link.plugin, subject, &job.event);
         let word = match &report.verdict {
             Ok(verdict) => verdict.as_str(),

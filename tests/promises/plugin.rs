@@ -66,7 +66,7 @@ impl Bench {
     }
 
     pub async fn run(&self, plugins: &[&Arc<Plugin>], event: &Arc<Event>) -> ChainEnd {
-        self.host.run(chain(plugins), Arc::clone(event), "warehouse".into()).await.end
+        self.host.run(&chain(plugins), Arc::clone(event)).await.end
     }
 
     /// What becomes of an event in a chain of this one plugin.
@@ -99,7 +99,7 @@ pub fn spec(name: &str, path: PathBuf) -> PluginSpec {
 
 pub fn chain(plugins: &[&Arc<Plugin>]) -> Arc<Chain> {
     let link = |plugin: &&Arc<Plugin>| Link::new(plugin, "{}");
-    Arc::new(Chain::new(plugins.iter().map(link).collect::<Vec<_>>()))
+    Arc::new(Chain::new(&"warehouse".into(), plugins.iter().map(link).collect::<Vec<_>>()))
 }
 
 pub fn event(payload: &str) -> Arc<Event> {

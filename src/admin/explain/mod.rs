@@ -296,7 +296,7 @@ async fn one(
         return explained;
     }
     let (run, traced) = match &consumer.chain {
-        Some(chain) => plugins.trace(chain, event, &subscription.name).await,
+        Some(chain) => plugins.trace(chain, event).await,
         None => {
             let end = ChainEnd::Event { event: Arc::clone(event), changed: false };
             (ChainRun { end, notes: Vec::new() }, Vec::new())

@@ -171,7 +171,7 @@ impl Version {
         let Some(chain) = &consumer.chain else {
             return Decided { decision: sends(body_for(event, endpoint.format)), ..unmatched };
         };
-        let (run, traced) = self.plugins.trace(chain, event, &self.name).await;
+        let (run, traced) = self.plugins.trace(chain, event).await;
         let decision = match run.end {
             ChainEnd::Event { event, .. } => sends(body_for(&event, endpoint.format)),
             ChainEnd::Send(request) => sends(request),

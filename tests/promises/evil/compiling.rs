@@ -143,7 +143,7 @@ async fn a_compile_bomb_costs_neither_the_process_nor_those_who_deliver_meanwhil
         let mut samples = Vec::new();
         while samples.len() < most && !stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            let end = host.run(Arc::clone(&chain), event("{}"), "healthy".into()).await.end;
+            let end = host.run(&chain, event("{}")).await.end;
             assert!(matches!(end, ChainEnd::Event { .. }), "{end:?}");
             samples.push(began.elapsed());
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -204,7 +204,7 @@ async fn a_file_with_flipped_bits_is_refused_or_runs_and_never_takes_the_process
                 refused += 1;
             }
             Err(error) => panic!("bit {bit}: {error}"),
-            Ok(plugin) => match host.run(chain(&[&plugin]), event("{}"), "flipped".into()).await.end {
+            Ok(plugin) => match host.run(&chain(&[&plugin]), event("{}")).await.end {
                 ChainEnd::Fault { .. } => failed += 1,
                 _ => ran += 1,
             },

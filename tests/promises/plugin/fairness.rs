@@ -31,7 +31,7 @@ impl Load {
                 (Arc::clone(&stop), Arc::<AtomicU64>::clone(&ended), Arc::<AtomicU64>::clone(&busy));
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    match host.run(Arc::clone(&chain), Arc::clone(&event), "load".into()).await.end {
+                    match host.run(&chain, Arc::clone(&event)).await.end {
                         ChainEnd::Busy => {
                             busy.fetch_add(1, Ordering::Relaxed);
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -162,7 +162,8 @@ async fn work_that_nobody_waits_for_is_not_run() {
     let bench = Bench::with_threads(1);
     let slow = bench.load_with("slow", &Guest::spins(), with_a_short_deadline).await;
     let (host, event) = (Arc::clone(&bench.host), event("{}"));
-    let call = || Box::pin(host.run(chain(&[&slow]), Arc::clone(&event), "warehouse".into()));
+    let chain = chain(&[&slow]);
+    let call = || Box::pin(host.run(&chain, Arc::clone(&event)));
     let (mut waits, mut goes_away) = (call(), call());
     // Both are asked for, in this order, and while the only thread spins for the first the second is given up.
     for asked in [&mut waits, &mut goes_away] {

@@ -113,9 +113,9 @@ async fn the_same_event_gets_the_same_bytes_at_every_run_and_every_host() {
         let bench = Bench::new();
         let plugin = bench.load("echo", &Guest::echo_host()).await;
         let link = |config: &str| Link::new(&plugin, config);
-        let chain = Arc::new(Chain::new([link(r#"{"a":1}"#)]));
         for subscription in ["warehouse", "warehouse", "sales"] {
-            let end = bench.host.run(Arc::clone(&chain), event("{}"), subscription.into()).await.end;
+            let chain = Arc::new(Chain::new(&subscription.into(), [link(r#"{"a":1}"#)]));
+            let end = bench.host.run(&chain, event("{}")).await.end;
             let ChainEnd::Send(request) = end else { panic!("{end:?}") };
             bodies.push(request.body);
         }
