@@ -1,5 +1,6 @@
 //! Which events go where: routes, subscriptions and their retry schedules, whatever their rows came from.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub struct Subscription {
 }
 
 /// A plugin in a subscription's chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PluginUse {
     /// The plugin's name in the config.
     pub plugin: Arc<str>,
@@ -46,6 +47,14 @@ pub struct PluginUse {
     pub config: Arc<str>,
     /// Whether what it says is done.
     pub mode: PluginMode,
+}
+
+/// Without the config: there may be secrets in it.
+impl fmt::Debug for PluginUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plugin, config: _, mode } = self;
+        f.debug_struct("PluginUse").field("plugin", plugin).field("mode", mode).finish_non_exhaustive()
+    }
 }
 
 /// Whether what a plugin says is done.

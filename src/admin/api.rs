@@ -25,14 +25,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The query of one event.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventQuery {
-    source: Option<String>,
+pub(super) struct EventQuery {
+    pub(super) source: Option<String>,
 }
 
 /// The body of replaying one dead letter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HowReplayed {
+pub(super) struct HowReplayed {
     #[serde(default)]
     rerun: bool,
 }
@@ -40,12 +40,12 @@ struct HowReplayed {
 /// The body of discarding one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WhyDiscarded {
+pub(super) struct WhyDiscarded {
     reason: String,
 }
 
 /// Why something that was asked is not carried out.
-enum Fault {
+pub(super) enum Fault {
     /// What the operation says.
     Operation(operations::Error),
     /// The body can't be read.
@@ -176,7 +176,7 @@ async fn read_body(body: Incoming) -> Result<Bytes, Fault> {
     Err(Fault::Body(status, detail))
 }
 
-fn read_json<Body: DeserializeOwned>(body: &[u8]) -> Result<Body, Fault> {
+pub(super) fn read_json<Body: DeserializeOwned>(body: &[u8]) -> Result<Body, Fault> {
     let unreadable = |error| Fault::Body(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}"));
     serde_json::from_slice(body).map_err(unreadable)
 }

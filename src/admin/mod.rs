@@ -7,6 +7,8 @@ mod answers; // JSON, text, problem documents.
 mod api; // From a request to an operation, and back.
 mod endpoints; // Endpoints: held and released.
 pub mod explain; // Why an event went where it went.
+#[cfg(test)]
+mod fuzz;
 pub mod operations; // What an operator can ask and do.
 mod route; // Which path is what.
 mod site; // Requests that a web page makes.

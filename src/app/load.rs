@@ -103,6 +103,7 @@ async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Exami
                 let Some(plugin) = plugins.get(&plugin_use.plugin) else { continue };
                 if let Err(said) = plugin.validate_config(&plugin_use.config).await {
                     let (name, plugin) = (&subscription.name, &plugin_use.plugin);
+                    let said = without_texts(said, &plugin_use.config);
                     let message = format!("subscription `{name}`: plugin `{plugin}` refuses its config: {said}");
                     let key = format!("routes[{route_number}].subscriptions[{number}].plugins[{place}]");
                     let own = format!("{key}.config");
@@ -124,6 +125,29 @@ async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Exami
         }
     }
     Examined { routes, plugins, consumers, faults }
+}
+
+/// A shorter text in a config is none that somebody keeps secret.
+const SECRET_BYTES_MIN: usize = 8;
+
+/// What a plugin says of its config, but for the texts that it repeats from there: they may be secret.
+fn without_texts(said: String, config: &str) -> String {
+    fn collect(value: serde_json::Value, texts: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(text) if text.len() >= SECRET_BYTES_MIN => texts.push(text),
+            serde_json::Value::Array(values) => values.into_iter().for_each(|value| collect(value, texts)),
+            serde_json::Value::Object(values) => values.into_iter().for_each(|(_, value)| collect(value, texts)),
+            _ => {}
+        }
+    }
+    let mut texts = Vec::new();
+    collect(serde_json::from_str(config).unwrap_or_default(), &mut texts);
+    // The longest first: one may be a part of another.
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.iter().fold(said, |said, text| {
+        let escaped = text.escape_debug().to_string();
+        said.replace(text, "***").replace(&escaped, "***")
+    })
 }
 
 fn route_fault(config: &Config, error: &RouteError) -> Fault {
@@ -154,4 +178,17 @@ fn plugin_fault(config: &Config, name: &str, error: &plugin::Error) -> Fault {
     let key = [key, "path"].map(|key| format!("plugins.{name}.{key}")).into_iter().find(|key| config.sets(key));
     let key = key.unwrap_or_default();
     config.fault(Severity::Error, Rule::Plugin, &key, None, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_says_of_its_config_repeats_no_text_of_it() {
+        let config = r#"{"as":"body","key":"marker-1","list":[{"deep":"marker-1-and-\"more\"","port":12345678}]}"#;
+        let said = r#"marker-1; "marker-1-and-\"more\""; marker-1-and-"more"; body; 12345678"#;
+        assert_eq!(without_texts(said.to_owned(), config), r#"***; "***"; ***; body; 12345678"#);
+        assert_eq!(without_texts("marker-1".to_owned(), "no json"), "marker-1");
+    }
 }

@@ -112,7 +112,7 @@ async fn run_config(path: &Path, options: &Options) -> Result<Vec<Done>, Error> 
     let mut all = Vec::new();
     for test in config.tests.iter().filter(is_asked_for) {
         // Before the time is taken: tests with the same secrets share a generation.
-        let snapshot = stage.generation(&test.secrets).await?;
+        let snapshot = stage.generation(&test.secrets.0).await?;
         let began = Instant::now();
         let mut done = run_test(test, &snapshot, &stage, options.update).await;
         done.took = began.elapsed();

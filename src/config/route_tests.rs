@@ -4,6 +4,7 @@
 mod words; // Answers and ends, as people write them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,16 @@ const ANSWERS_MAX: usize = 100;
 /// 2025-01-15T10:30:00Z: the time of a test that says none.
 const AT: Timestamp = Timestamp::from_millis(1_736_937_000_000);
 
+/// A test's secrets by their names: where they are printed, the names alone.
+#[derive(Clone)]
+pub struct TestSecrets(pub Vec<(String, String)>);
+
+impl fmt::Debug for TestSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// One of `[[tests]]`: an event, and what must become of it.
 #[derive(Clone, Debug)]
 pub struct RouteTest {
@@ -38,7 +49,7 @@ pub struct RouteTest {
     pub event: TestEvent,
     /// `secrets`: what the config's secrets are in this test, by the names of their variables, or by their files' paths as
     /// the config writes them. It sees no others; stand-ins take the place of the rest.
-    pub secrets: Vec<(String, String)>,
+    pub secrets: TestSecrets,
     /// `only`, default true: whether no subscription may get the event that is not expected to.
     pub only: bool,
     /// `expect`: what must become of it.
@@ -158,7 +169,7 @@ fn test(key: String, mut table: Table<'_>, names: &Names<'_>) -> Option<RouteTes
     let event = event(&mut table);
     let secrets = table.find_secret("secrets").and_then(|entry| Some(entry.table()?.entries()));
     let secrets = secrets.into_iter().flatten().filter_map(|(name, entry)| Some((name.to_owned(), owned(entry)?)));
-    let secrets = secrets.collect();
+    let secrets = TestSecrets(secrets.collect());
     let only = table.find("only").and_then(|entry| entry.flag()).unwrap_or(true);
     let expected = table.require(
         "expect",

@@ -85,7 +85,7 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// A plugin in a chain, with how the subscription uses it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Link {
     pub(super) plugin: Arc<Plugin>,
     pub(super) config: Arc<str>,
@@ -93,6 +93,13 @@ pub struct Link {
     pub(super) on_error: OnError,
     /// None: it is called however often it breaks.
     pub(super) breaker: Option<Arc<Breaker>>,
+}
+
+/// Without the config: there may be secrets in it.
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("plugin", &self.plugin).field("mode", &self.mode).finish_non_exhaustive()
+    }
 }
 
 impl Link {

@@ -14,6 +14,7 @@ mod rows; // What is sent, and the statuses that come back.
 async fn holds(rows: Vec<Row>) {
     let door = Door::open(settings()).await;
     let mut wrong = Vec::new();
+    println!("{} cases", rows.len());
     for (name, bytes, expected) in rows {
         let answers = door.exchange(&bytes).await;
         let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();

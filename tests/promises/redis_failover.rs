@@ -105,7 +105,9 @@ async fn a_router_outlives_its_master_with_tls_and_passwords() {
 async fn outlives_its_master(sentinels: &RedisSentinels, of_redis: &str) {
     let receiver = Receiver::start().await;
     let config = format!("{}{of_redis}", route_to(&receiver, "/all"));
-    let mut router = RouterProcess::new(&sentinels.url(), &config);
+    let mut router = RouterProcess::new(&sentinels.url(), "");
+    router.log_at("trace"); // It is searched for secrets at the end.
+    router.write_config(&config);
     router.start().await;
     let send = async |id: &str| {
         let body = format!(r#"{{"id":"{id}","eventType":"order.created","payload":{{}}}}"#);

@@ -15,6 +15,7 @@ use http::StatusCode;
 use crate::support::eventually;
 use crate::support::program::branchline;
 use crate::support::receiver::Receiver;
+use crate::support::redis_sentinel::SENTINEL_PASSWORD;
 use crate::support::redis_server::RedisServer;
 use crate::support::router::{KEY, RouterProcess, free_port};
 use crate::support::secrets::private_keys;
@@ -33,11 +34,23 @@ const ANSWER: &str = "told so";
 /// The base64 part of the signing secret, in both its forms.
 const SIGNING: &str = "bWFya2VyLXNpZ25pbmctc2VjcmV0LTEyMzQ1Njc4";
 const SIGNING_BYTES: &str = "marker-signing-secret-12345678";
+/// The base64 part of a seed of ed25519, and the seed.
+const SEED: &str = "bWFya2VyLWVkMjU1MTktc2VlZC0xMjM0NTY3ODkwMTI=";
+const SEED_BYTES: &str = "marker-ed25519-seed-123456789012";
+/// In the config of a plugin.
+const PLUGIN: &str = "marker-plugin-config";
+/// What a `[[tests]]` has for a secret.
+const OF_A_TEST: &str = "marker-secret-of-a-test";
 
-fn planted() -> [&'static str; 12] {
+fn planted() -> [&'static str; 17] {
     [
         KEY,
         REDIS_PASSWORD,
+        SENTINEL_PASSWORD,
+        PLUGIN,
+        OF_A_TEST,
+        SEED,
+        SEED_BYTES,
         ADMIN_TOKEN,
         URL_TOKEN,
         HEADER,
@@ -50,6 +63,10 @@ fn planted() -> [&'static str; 12] {
         SIGNING_BYTES,
     ]
 }
+
+/// What no command may print; payloads are none of it.
+const SECRETS: [&str; 10] =
+    [KEY, ADMIN_TOKEN, HEADER, SIGNING, SIGNING_BYTES, SEED, URL_TOKEN, SENTINEL_PASSWORD, PLUGIN, OF_A_TEST];
 
 /// Fails when a text shows one of them, and says where.
 fn shows_none(what: &str, text: &str) {
@@ -66,9 +83,14 @@ fn config(receiver: &Receiver) -> String {
         r#"
 [delivery]
 allow_networks = ["127.0.0.0/8"]
+[store.redis]
+sentinel_password = "{SENTINEL_PASSWORD}"
+[plugins.slack]
+path = "{root}/plugins/slack.wasm"
+fixtures = ""
 [endpoints.failing]
 url = "{failing}"
-secret = "whsec_{SIGNING}"
+secret = ["whsec_{SIGNING}", "whsk_{SEED}"]
 headers = {{ x-api-key = "{HEADER}" }}
 breaker = 2
 [endpoints.fine]
@@ -85,7 +107,9 @@ name = "all"
 events = ["**"]
 where = 'payload.card != "" && metadata.tenant != ""'
 subscriptions = [
-  {{ name = "failing", endpoint = "failing", retry = ["50ms"] }},
+  {{ name = "failing", endpoint = "failing", retry = ["50ms"], plugins = [
+    {{ use = "slack", config = {{ username = "{PLUGIN}" }} }},
+  ] }},
   {{ name = "fine", endpoint = "fine" }},
   {{ name = "refused", endpoint = "refused", retry = [] }},
   {{ name = "no-tls", endpoint = "no-tls", retry = [] }},
@@ -96,7 +120,14 @@ name = "odd"
 events = ["odd.**"]
 where = 'payload.card > 5'
 subscriptions = [{{ name = "odd", endpoint = "fine" }}]
+[[tests]]
+name = "one with a secret of its own"
+event = {{ eventType = "odd.created", payload = {{ card = 1 }}, metadata = {{ tenant = "t" }} }}
+secrets = {{ TEST_KEY = "{OF_A_TEST}" }}
+expect = {{ failing = "delivered" }}
+only = false
 "#,
+        root = env!("CARGO_MANIFEST_DIR"),
         failing = receiver.url(&format!("/failing?token={URL_TOKEN}")),
         fine = receiver.url(&format!("/fine?token={URL_TOKEN}")),
         address = receiver.address,
@@ -152,6 +183,12 @@ async fn nothing_that_a_router_prints_or_serves_shows_a_secret_or_a_payload() {
     ask(router.admin, "POST", "/api/v1/endpoints/fine/pause", &token).await;
     router.write_config(&config(&receiver).replace("retry = [\"50ms\"]", "retyr = [\"50ms\"]"));
     served.push(ask(router.admin, "POST", "/api/v1/reload", &token).await);
+    // A plugin that is told what it doesn't take, and says so.
+    let refused = config(&receiver).replace("username =", "templates =");
+    router.write_config(&refused);
+    let answer = ask(router.admin, "POST", "/api/v1/reload", &token).await;
+    assert!(answer.contains("plugins[0]"), "the plugin refuses its config: {answer}");
+    served.push(answer);
     router.write_config(&config(&receiver));
     served.push(ask(router.admin, "POST", "/api/v1/reload", &token).await);
     for path in ["/metrics", "/api/v1/config", "/api/v1/endpoints", "/readyz", "/nothing"] {
@@ -221,6 +258,8 @@ async fn no_command_shows_a_secret_and_nothing_a_private_key() {
         &["check"][..],
         &["check", "--format", "json"],
         &["check", "--online"],
+        &["test"],
+        &["test", "--json"],
         &["events", "list"],
         &["events", "list", "--json"],
         &["explain", "evt_1"],
@@ -232,6 +271,17 @@ async fn no_command_shows_a_secret_and_nothing_a_private_key() {
         printed.push(run(&[command, &["--config", &path]].concat()).await);
     }
     printed.push(run(&["plan", &path, "--json", "--from", &path]).await);
+    // Another value at each place where a secret stands: that it has changed is told, and no more.
+    let other = folder.join("other.toml").display().to_string();
+    std::fs::write(&other, std::fs::read_to_string(&path).unwrap().replace("marker-", "another-")).unwrap();
+    for command in [&["plan", &other, "--from", &path][..], &["plan", &path, "--json", "--from", &other]] {
+        printed.push(run(command).await);
+    }
+    // A plugin that is told what it doesn't take, and says so.
+    std::fs::write(&other, std::fs::read_to_string(&path).unwrap().replace("username =", "templates =")).unwrap();
+    for command in [&["check"][..], &["check", "--format", "json"], &["test"], &["serve"]] {
+        printed.push(run(&[command, &["--config", &other]].concat()).await);
+    }
     // A key whose middle is missing, and one that is none: what is left of it is a secret still.
     let torn = key.serialize_pem().replace(&planted_keys[0], &planted_keys[0][..20]);
     for text in [torn, format!("-----BEGIN PRIVATE KEY-----\n{SIGNING}\n-----END PRIVATE KEY-----\n")] {
@@ -245,9 +295,7 @@ async fn no_command_shows_a_secret_and_nothing_a_private_key() {
     router.stop().await;
     printed.push(("the log".to_owned(), 0, router.log()));
     for (what, _, text) in &printed {
-        for secret in
-            [KEY, ADMIN_TOKEN, HEADER, SIGNING, URL_TOKEN].into_iter().chain(planted_keys.iter().map(String::as_str))
-        {
+        for secret in SECRETS.into_iter().chain(planted_keys.iter().map(String::as_str)) {
             let place = text.find(secret).map(|place| &text[place.saturating_sub(200)..place]);
             assert_eq!(place, None, "`{what}` shows `{secret}`");
         }
@@ -280,10 +328,16 @@ fn no_last_words_show_a_secret() {
         run(&path)
     };
     let port = redis.port();
+    let sentinel = format!("sentinel_password = \"{SENTINEL_PASSWORD}\"");
     let listen = "[ingest]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"trace\"\n";
     for text in [
         format!("{listen}[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}\"\n"),
         format!("{listen}[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/x y\"\n"),
+        format!(
+            "{listen}[store]\nurl = \"redis+sentinel://:{REDIS_PASSWORD}@127.0.0.1:{port}/main\"\n[store.redis]\n{sentinel}\n"
+        ),
+        format!("{listen}[store.redis]\n{sentinel} x\n"),
+        format!("{listen}[store.redis]\nsentinel_password = [\"{SENTINEL_PASSWORD}\"]\n"),
         format!("{listen}[store]\nurl = \"redsi://:{REDIS_PASSWORD}@127.0.0.1:{port}\"\n"),
         format!("[endpoints.x]\nurl = \"https://user:{URL_TOKEN}@example.com/\"\nsecret = \"whsec_{SIGNING}!\"\n"),
         format!(
@@ -303,11 +357,16 @@ fn no_crash_message_shows_a_secret() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("branchline.toml");
     let text = format!(
-        "[store]\nurl = \"redis://:{REDIS_PASSWORD}@127.0.0.1/\"\n[admin]\ntokens = [\"{ADMIN_TOKEN}\"]\n\
+        "[store]\nurl = \"redis+sentinel://:{REDIS_PASSWORD}@127.0.0.1/main\"\n\
+         [store.redis]\nsentinel_password = \"{SENTINEL_PASSWORD}\"\n[admin]\ntokens = [\"{ADMIN_TOKEN}\"]\n\
          [sources.x]\npath = \"/v1\"\nauth = {{ bearer = [\"{KEY}\"] }}\n\
-         [endpoints.x]\nurl = \"https://example.com/{URL_TOKEN}\"\nsecret = \"whsec_{SIGNING}\"\n\
+         [endpoints.x]\nurl = \"https://example.com/{URL_TOKEN}\"\nsecret = [\"whsec_{SIGNING}\", \"whsk_{SEED}\"]\n\
          headers = {{ x-api-key = \"{HEADER}\" }}\n\
-         [[routes]]\nname = \"x\"\nevents = [\"**\"]\nsubscriptions = [{{ name = \"x\", endpoint = \"x\" }}]\n"
+         [plugins.x]\npath = \"{root}/plugins/slack.wasm\"\n\
+         [[routes]]\nname = \"x\"\nevents = [\"**\"]\n\
+         subscriptions = [{{ name = \"x\", endpoint = \"x\", plugins = [{{ use = \"x\", config = {{ username = \"{PLUGIN}\" }} }}] }}]\n\
+         [[tests]]\nname = \"x\"\nevent = {{ eventType = \"x\", payload = 1 }}\nsecrets = {{ KEY = \"{OF_A_TEST}\" }}\nexpect = {{ x = \"delivered\" }}\n",
+        root = env!("CARGO_MANIFEST_DIR"),
     );
     std::fs::write(&path, text).unwrap();
     let config = Config::load(&path).unwrap();

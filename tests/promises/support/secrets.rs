@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::redis_sentinel::SENTINEL_PASSWORD;
 use super::router::KEY;
 
 /// What is shorter stands for nothing secret in a test.
@@ -23,9 +24,9 @@ pub fn private_keys(folder: &Path) -> Vec<String> {
     lines
 }
 
-/// What every test's config has, as a file or a variable says it, and as it is without its prefix.
-pub fn of_every_test() -> [&'static str; 2] {
-    [KEY, super::SECRET.trim_start_matches("whsec_")]
+/// What every test's config has, or may have, as a file or a variable says it, and as it is without its prefix.
+pub fn of_every_test() -> [&'static str; 3] {
+    [KEY, super::SECRET.trim_start_matches("whsec_"), SENTINEL_PASSWORD]
 }
 
 /// Fails when a text shows one of these, and says after what.
