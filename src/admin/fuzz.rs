@@ -22,7 +22,7 @@ use crate::dispatch::Snapshot;
 use crate::event;
 use crate::fuzz::fuzz;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{EventSettlement, Hold, ScanCursor, ScheduledDelivery, Store, StoreOptions};
+use crate::store::{EventSettlement, Hold, ScanCursor, ScheduleCursor, ScheduledDelivery, Store, StoreOptions};
 
 const NOW: Timestamp = Timestamp::from_millis(1_736_937_000_000);
 
@@ -94,11 +94,12 @@ impl Asked {
                 }
                 Operation::Deliveries => {
                     let query = again(read_query(query)?);
-                    (deliveries::list(store, &self.snapshot, &query).await?.deliveries.len(), None)
+                    let page = deliveries::list(store, &self.snapshot, &query).await?;
+                    (page.deliveries.len(), page.cursor)
                 }
                 Operation::Event(id) => {
                     let EventQuery { source } = read_query(query)?;
-                    events::one(store, id, source.as_deref()).await?;
+                    events::one(store, &self.snapshot, id, source.as_deref()).await?;
                     (1, None)
                 }
                 Operation::DeadLetter(id) => {
@@ -140,7 +141,11 @@ fn queries() {
             Ok((count, cursor)) => {
                 assert!(count <= super::operations::LIMIT_MAX);
                 if let Some(cursor) = cursor {
-                    assert_eq!(cursor.parse::<ScanCursor>().unwrap().to_string(), cursor);
+                    let read = match operation {
+                        Operation::Deliveries => cursor.parse::<ScheduleCursor>().unwrap().to_string(),
+                        _ => cursor.parse::<ScanCursor>().unwrap().to_string(),
+                    };
+                    assert_eq!(read, cursor);
                 }
                 if count > 0 {
                     answered.insert(path.split('/').nth(3).unwrap_or_default().to_owned());
@@ -165,14 +170,23 @@ fn cursors() {
             assert_eq!(cursor.to_string().parse(), Ok(cursor), "{text}");
             taken += 1;
         }
-        for operation in [Operation::Events, Operation::DeadLetters, Operation::Audit] {
+        let of_schedule = text.parse::<ScheduleCursor>();
+        if let Ok(cursor) = &of_schedule {
+            assert_eq!(cursor.to_string().parse().as_ref(), Ok(cursor), "{text}");
+        }
+        for (operation, is_cursor) in [
+            (Operation::Events, parsed.is_ok()),
+            (Operation::DeadLetters, parsed.is_ok()),
+            (Operation::Audit, parsed.is_ok()),
+            (Operation::Deliveries, of_schedule.is_ok()),
+        ] {
             let mut next = Some(text.to_owned());
             for _ in 0..PAGES_MAX {
                 let Some(cursor) = next.take() else { break };
                 let query = serde_urlencoded::to_string([("limit", "1"), ("cursor", &cursor)]).unwrap();
                 match asked.page(&operation, &query) {
                     Ok((count, cursor)) => {
-                        assert!(parsed.is_ok(), "it was taken although it is none: {text}");
+                        assert!(is_cursor, "it was taken although it is none: {text}");
                         (found, next) = (found + count, cursor);
                     }
                     Err(error) => refused(&error),
