@@ -4,10 +4,12 @@
 //! `cargo test --test soak` is bounded; `tests/long-soak --minutes 60 --seed 7` is not. Each run prints its figures.
 
 mod alone; // Each fault by itself.
+mod budget; // How long it may take.
 mod clocks; // Clocks that step.
 mod disk; // Full disks, torn writes, failing syncs.
 mod evidence; // What the store says.
 mod fault; // What can be done to a running system.
+mod felt; // Whether a fault was felt.
 mod ledger; // The checker.
 mod mixed; // Faults at random, in a loop of kills, and for as long as you like.
 mod overload; // More than the system can take.

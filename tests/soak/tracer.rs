@@ -65,7 +65,8 @@ pub async fn tear_a_write(tracer: &Tracer, world: &World, chance: &mut fastrand:
 
 /// Starts the router so that its syncs fail from the `when`th on, lets it end, and starts it again.
 pub async fn fail_syncs(tracer: &Tracer, world: &World, error: &str, when: u32) {
-    tracer.run(world, &format!("inject=fsync,fdatasync:error={error}:when={when}+")).await;
+    let trace = tracer.run(world, &format!("inject=fsync,fdatasync:error={error}:when={when}+")).await;
+    assert!(trace.contains("(INJECTED)"), "no sync failed");
     world.routers[0].lock().await.start().await;
 }
 
