@@ -65,10 +65,6 @@ macro_rules! alone {
 
 alone! {
     a_killed_redis_loses_nothing_it_acknowledged: Redis, KillRedis, 5;
-    a_killed_master_behind_sentinels_takes_nothing_with_it: Sentinels, KillMaster, 2;
-    a_stopped_master_behind_sentinels_takes_nothing_with_it: Sentinels, StopMaster, 1;
-    a_killed_master_of_a_cluster_takes_nothing_with_it: Cluster, KillMaster, 3;
-    a_stopped_master_of_a_cluster_takes_nothing_with_it: Cluster, StopMaster, 1;
     a_redis_without_memory_refuses_events_and_loses_none: Redis, FullRedis, 2;
     reset_connections_to_redis_lose_nothing: Redis, ResetStoreLinks, 8;
     lost_answers_of_redis_lose_nothing: Redis, LoseStoreAnswers, 4;
@@ -80,6 +76,16 @@ alone! {
     lost_answers_of_receivers_cost_repeats_and_nothing_else: Embedded, LoseReceiverAnswers, 4;
     a_partition_of_routers_and_receivers_loses_nothing: Embedded, PartitionReceiverLink, 3;
     cut_answers_of_receivers_cost_repeats_and_nothing_else: Embedded, TruncateReceiverAnswers, 4;
+}
+
+#[test]
+fn a_killed_master_takes_nothing_with_it_behind_sentinels_and_in_a_cluster() {
+    side_by_side(&[(Kind::Sentinels, Fault::KillMaster, 2), (Kind::Cluster, Fault::KillMaster, 3)]);
+}
+
+#[test]
+fn a_stopped_master_takes_nothing_with_it_behind_sentinels_and_in_a_cluster() {
+    side_by_side(&[(Kind::Sentinels, Fault::StopMaster, 1), (Kind::Cluster, Fault::StopMaster, 1)]);
 }
 
 /// A router that sleeps through its leases holds attempts whose answers it never saw. When it wakes it settles them, and is

@@ -328,12 +328,16 @@ impl<'a> Explained<'a> {
         Self { disturbances, repeats: 0, by_it_alone: vec![0; disturbances.len()] }
     }
 
-    /// Counts a repeat, if something was disturbed between the success and it. What follows the success by at most a
-    /// moment can't be its cause, but the clocks of two tasks may be that far apart.
+    /// Counts a repeat, if something was disturbed between the success and it, and before the success can have been
+    /// settled for long: what is settled no crash brings back. What follows the success by at most a moment can't be its
+    /// cause, but the clocks of two tasks may be that far apart.
     fn explains(&mut self, success: u64, repeat: u64) -> bool {
         const MOMENT_MS: u64 = 50;
+        const SETTLED_WITHIN_MS: u64 = 10_000;
         let causes = |fault: &Disturbance| {
-            fault.repeats_max > 0 && fault.from <= repeat && success <= fault.to.saturating_add(MOMENT_MS)
+            fault.repeats_max > 0
+                && fault.from <= repeat.min(success.saturating_add(SETTLED_WITHIN_MS))
+                && success <= fault.to.saturating_add(MOMENT_MS)
         };
         let mut causes = self.disturbances.iter().enumerate().filter(|(_, fault)| causes(fault));
         let Some((first, _)) = causes.next() else { return false };

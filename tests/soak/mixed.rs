@@ -15,7 +15,7 @@ use crate::world::{Kind, Setting, World};
 const KILLS: usize = 60;
 const KILLS_EMBEDDED: usize = 30;
 /// How long a mixture lasts when nobody asks for more.
-const MIXED_FOR: Duration = Duration::from_secs(30);
+const MIXED_FOR: Duration = Duration::from_secs(25);
 /// A mixture that lasts this long has faults of over a minute in it, too.
 const LONG: Duration = Duration::from_secs(180);
 /// The disk of an embedded store, and what it has more for each minute of a long run.

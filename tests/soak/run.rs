@@ -60,10 +60,10 @@ pub async fn run(name: &str, seed: u64, load: Load, world: World, harm: impl Asy
         memory_peak,
     };
     println!("{}", report(name, seed, began.elapsed(), &evidence, &ran));
-    budget::check();
     if !ran.findings.violations.is_empty() {
         println!("{}", circumstances(&world, &evidence, &ran.findings).await);
     }
+    budget::check();
     ran
 }
 

@@ -180,6 +180,18 @@ fn a_repeat_needs_a_fault_between_the_success_and_itself() {
 }
 
 #[test]
+fn a_fault_long_after_a_success_does_not_explain_its_repeat() {
+    let again = |from| {
+        found(|evidence| {
+            evidence.receipts.push(receipt("evt_1", "audit", 30_000, Answer::Success));
+            evidence.disturbances = vec![disturbed(from, from + 100, true)];
+        })
+    };
+    assert_eq!(again(10_000), []);
+    assert_eq!(again(20_000), [Violation::RepeatWithoutFault(pair("evt_1", "audit"), 30_000, 1)]);
+}
+
+#[test]
 fn more_repeats_than_were_under_way_are_found() {
     let again = |disturbances: Vec<Disturbance>| {
         found(|evidence| {
