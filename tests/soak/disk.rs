@@ -14,6 +14,8 @@ use crate::support::eventually;
 use crate::tracer::{Tracer, fail_syncs, tear_a_write};
 use crate::world::{HELD_MAX, Kind, Setting, World};
 
+/// Between two faults so many events are acknowledged.
+const EVENTS_BETWEEN: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Too little to begin anything new with.
 pub const LITTLE_BYTES: u64 = 40 << 20;
@@ -112,7 +114,7 @@ async fn a_write_that_was_torn_before_its_sync_costs_nothing_that_was_acknowledg
             let from = world.record.now();
             torn += tear_a_write(&tracer, world, &mut chance).await;
             world.disturbed("torn write", from, Duration::ZERO, HELD_MAX);
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            world.until_acknowledged(EVENTS_BETWEEN, PATIENCE).await;
         }
         println!("{torn} writes were torn");
         assert!(torn > 0, "nothing was torn");
@@ -130,7 +132,7 @@ async fn nothing_is_acknowledged_that_could_not_be_synced() {
                 let from = world.record.now();
                 fail_syncs(&tracer, world, error, when).await;
                 world.disturbed("failing syncs", from, Duration::ZERO, HELD_MAX);
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                world.until_acknowledged(EVENTS_BETWEEN, PATIENCE).await;
             }
         }
         let (status, _) = world.routers[0].lock().await.get("/readyz").await.expect("it answers");

@@ -21,7 +21,7 @@ const IN_FLIGHT_MAX: u32 = 8;
 const TIMES: f64 = 10.0;
 const OVERLOAD: Load = Load { producers: 96, pause: Duration::ZERO };
 const OVERLOADED_FOR: Duration = Duration::from_secs(60);
-/// What waits goes out as fast as the receiver was slow, so it is not much.
+/// Few: what waits goes out at the pace that the receiver had.
 const BACKLOG_EVENTS_MAX: u64 = 500;
 const BODIES_BYTES_MAX: u64 = 16 << 20;
 /// Each router looks once a second at what waits, and is told what was so a moment before: what is taken between two

@@ -105,7 +105,6 @@ async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnc
     // Nothing is done to a system that does nothing.
     eventually("deliveries arrive", Duration::from_secs(60), async || (record.requests() > 20).then_some(())).await;
     harm(world).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Relaxed);
     tokio::time::timeout(Duration::from_secs(120), producing)
         .await
