@@ -117,6 +117,15 @@ const OF_MASTERS: [Fault; 2] = [Fault::KillMaster, Fault::StopMaster];
 /// What takes over a minute each, and is for runs that have the time.
 const LONG: [Fault; 2] = [Fault::PauseRouterPastLease, Fault::PauseRedisPastLease];
 
+/// What wants a tool between a program and its machine.
+const OF_TOOLS: [Fault; 5] =
+    [Fault::StepClock, Fault::StepRedisClock, Fault::FillDisk, Fault::TearWrite, Fault::FailSyncs];
+
+/// Everything that can be done.
+pub fn every() -> impl Iterator<Item = Fault> {
+    COMMON.into_iter().chain(OF_FLEETS).chain(OF_REDIS).chain(OF_MASTERS).chain(LONG).chain(OF_TOOLS)
+}
+
 /// What can be done to this run, with the tools that there are.
 pub fn of(world: &World, is_long: bool) -> Vec<Fault> {
     let mut faults = COMMON.to_vec();

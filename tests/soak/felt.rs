@@ -1,6 +1,6 @@
 //! Whether a fault was felt: one that met nothing shows nothing, and its test must not pass.
 
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::run::Ran;
 
 /// What a router says that was taken over from, or whose claims are gone.
@@ -50,5 +50,12 @@ impl Fault {
         let traces = self.traces(ran);
         println!("{traces} traces of {}", self.name());
         assert!(traces > 0, "nothing was seen of {}: it may not have been done", self.name());
+    }
+}
+
+#[test]
+fn a_run_in_which_nothing_happened_has_no_trace_of_any_fault() {
+    for fault in fault::every() {
+        assert_eq!(fault.traces(&Ran::default()), 0, "{}", fault.name());
     }
 }

@@ -21,7 +21,7 @@ pub struct Load {
 }
 
 /// What came of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ran {
     pub findings: Findings,
     /// Answers 429 or 503.
