@@ -21,8 +21,7 @@ impl Fault {
             Self::PauseRouter => ran.log.matches(TAKEN_OVER).count(),
             Self::PauseRouterPastLease => REFUSALS.iter().map(|said| ran.log.matches(said).count()).sum(),
             // Nothing can be stored.
-            Self::KillRedis
-            | Self::PauseRedis
+            Self::PauseRedis
             | Self::PauseRedisPastLease
             | Self::KillMaster
             | Self::StopMaster
@@ -40,8 +39,14 @@ impl Fault {
             Self::ResetReceiverLink => ran.retried,
             // A success that the router never heard of is repeated.
             Self::LoseReceiverAnswers | Self::TruncateReceiverAnswers => ran.findings.repeats,
-            // These go on until their effect is there: the other config or time is in use, a sync was met.
-            Self::Reload | Self::StepClock | Self::StepRedisClock | Self::TearWrite | Self::FailSyncs => ran.faults,
+            // These go on until their effect is there: routers have connected to another process, the other config or time
+            // is in use, a sync was met.
+            Self::KillRedis
+            | Self::Reload
+            | Self::StepClock
+            | Self::StepRedisClock
+            | Self::TearWrite
+            | Self::FailSyncs => ran.faults,
         }
     }
 

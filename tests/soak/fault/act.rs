@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{ANSWERS_HARMED_MAX, Fault, RESETS};
 use crate::disk::LITTLE_BYTES;
-use crate::servers::{Manner, set};
+use crate::servers::{Manner, set, told};
 use crate::support::eventually;
 use crate::support::fault_proxy::{FaultProxy, Weather};
 use crate::support::router::RouterProcess;
@@ -63,6 +63,10 @@ impl Fault {
                 world.redis().kill();
                 sleep(some(chance, 50, 800)).await;
                 tokio::task::block_in_place(|| world.redis().restart());
+                // It has met nobody yet. One of its clients is the one that asks.
+                let clients = || told(world.redis(), &["client", "list"]).lines().count();
+                let are_back = async || (clients() > world.routers.len()).then_some(());
+                eventually("routers have connected again", REACHED_WITHIN, are_back).await;
             }
             Self::PauseRedis => pause_redis(world, Duration::from_secs(13)).await,
             Self::PauseRedisPastLease => pause_redis(world, PAST_LEASE).await,
