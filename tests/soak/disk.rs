@@ -12,8 +12,10 @@ use http::StatusCode;
 use crate::run::{MODERATE, run_well};
 use crate::support::eventually;
 use crate::tracer::{Tracer, fail_syncs, tear_a_write};
-use crate::world::{Kind, Setting, World};
+use crate::world::{HELD_MAX, Kind, Setting, World};
 
+/// Between two faults so many events are acknowledged.
+const EVENTS_BETWEEN: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Too little to begin anything new with.
 pub const LITTLE_BYTES: u64 = 40 << 20;
@@ -89,7 +91,7 @@ async fn a_full_disk_refuses_events_and_loses_none() {
             let from = world.record.now();
             disk.leave(free);
             tokio::time::sleep(Duration::from_secs(3)).await;
-            world.disturbed("full disk", from, Duration::ZERO, false);
+            world.disturbed("full disk", from, Duration::ZERO, 0);
         }
         disk.widen();
         let requests = world.record.requests();
@@ -111,8 +113,8 @@ async fn a_write_that_was_torn_before_its_sync_costs_nothing_that_was_acknowledg
         for _ in 0..8 {
             let from = world.record.now();
             torn += tear_a_write(&tracer, world, &mut chance).await;
-            world.disturbed("torn write", from, Duration::ZERO, true);
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            world.disturbed("torn write", from, Duration::ZERO, HELD_MAX);
+            world.until_acknowledged(EVENTS_BETWEEN, PATIENCE).await;
         }
         println!("{torn} writes were torn");
         assert!(torn > 0, "nothing was torn");
@@ -129,8 +131,8 @@ async fn nothing_is_acknowledged_that_could_not_be_synced() {
             for error in ["EIO", "ENOSPC"] {
                 let from = world.record.now();
                 fail_syncs(&tracer, world, error, when).await;
-                world.disturbed("failing syncs", from, Duration::ZERO, true);
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                world.disturbed("failing syncs", from, Duration::ZERO, HELD_MAX);
+                world.until_acknowledged(EVENTS_BETWEEN, PATIENCE).await;
             }
         }
         let (status, _) = world.routers[0].lock().await.get("/readyz").await.expect("it answers");

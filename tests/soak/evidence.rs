@@ -11,7 +11,7 @@ use branchline::store::{Store, StoreOptions};
 
 use crate::ledger::{Fate, Kept};
 use crate::record::digest;
-use crate::servers::Servers;
+use crate::servers::{Servers, told};
 use crate::support::redis_server::RedisServer;
 
 const PAGE: usize = 1_000;
@@ -91,12 +91,12 @@ async fn read(store: &dyn Store) -> Kept {
 /// Keys that no event and no process needs any more, and entries that somebody is still said to hold.
 fn orphans(server: &RedisServer) -> Vec<String> {
     let mut orphans = Vec::new();
-    for key in server.cli(&["--scan"]).lines() {
+    for key in told(server, &["keys", "*"]).lines().filter(|key| !key.is_empty()) {
         let name = key.split_once("}:").map_or(key, |(_, name)| name);
         let kind = name.split(':').next().unwrap_or_default();
         match kind {
             "events" => {
-                let pending = server.cli(&["xpending", key, "g"]);
+                let pending = told(server, &["xpending", key, "g"]);
                 if !pending.starts_with('0') {
                     orphans.push(format!("entries pending in {key}: {pending}"));
                 }

@@ -2,18 +2,26 @@
 
 mod act; // How it is done.
 
+pub use act::restart;
+
 use std::time::Duration;
 
-use crate::world::{Kind, World};
+use crate::world::{ATTEMPT_TIMEOUT, ATTEMPTS_IN_FLIGHT_MAX, HELD_MAX, Kind, World};
 
 /// After a fault between a router and Redis the others may take its work over: they wait ten seconds for a heartbeat.
-const TAKE_OVER: Duration = Duration::from_secs(15);
+pub const TAKE_OVER: Duration = Duration::from_secs(15);
+
+/// So many answers of receivers are lost or cut at one time at most.
+const ANSWERS_HARMED_MAX: usize = 30;
+
+/// How often in a row connections to receivers are reset.
+const RESETS: usize = 5;
 
 /// An attempt that such a fault meets may go on for as long as its endpoint's timeout.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A way to do harm, or something that must do none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// `kill -9` of a router, which starts again at once.
     KillRouter,
@@ -65,6 +73,8 @@ pub enum Fault {
     TruncateReceiverAnswers,
     /// The machine's clock steps by up to an hour.
     StepClock,
+    /// Redis's own clock steps back by up to an hour, and forward again.
+    StepRedisClock,
     /// The disk under the embedded store is full, or nearly.
     FillDisk,
     /// A router is killed at a sync, and what was not synced is torn.
@@ -107,6 +117,15 @@ const OF_MASTERS: [Fault; 2] = [Fault::KillMaster, Fault::StopMaster];
 /// What takes over a minute each, and is for runs that have the time.
 const LONG: [Fault; 2] = [Fault::PauseRouterPastLease, Fault::PauseRedisPastLease];
 
+/// What wants a tool between a program and its machine.
+const OF_TOOLS: [Fault; 5] =
+    [Fault::StepClock, Fault::StepRedisClock, Fault::FillDisk, Fault::TearWrite, Fault::FailSyncs];
+
+/// Everything that can be done.
+pub fn every() -> impl Iterator<Item = Fault> {
+    COMMON.into_iter().chain(OF_FLEETS).chain(OF_REDIS).chain(OF_MASTERS).chain(LONG).chain(OF_TOOLS)
+}
+
 /// What can be done to this run, with the tools that there are.
 pub fn of(world: &World, is_long: bool) -> Vec<Fault> {
     let mut faults = COMMON.to_vec();
@@ -120,6 +139,9 @@ pub fn of(world: &World, is_long: bool) -> Vec<Fault> {
     }
     if world.clock.is_some() {
         faults.push(Fault::StepClock);
+    }
+    if world.redis_clock.is_some() {
+        faults.push(Fault::StepRedisClock);
     }
     if world.disk.is_some() {
         faults.push(Fault::FillDisk);
@@ -135,31 +157,31 @@ impl Fault {
     pub async fn inflict(self, world: &World, chance: &mut fastrand::Rng) {
         let from = world.record.now();
         self.act(world, chance).await;
-        let (lingers, may_repeat) = self.consequences();
-        world.disturbed(self.name(), from, lingers, may_repeat);
+        let lasted = Duration::from_millis(world.record.now() - from);
+        world.disturbed(self.name(), from, self.lingers(), self.repeats_max(world.routers.len(), lasted));
         if OF_MASTERS.contains(&self) {
             world.may_have_forgotten();
         }
     }
 
-    /// How long its effects may go on, and whether it may cost a repeat.
-    const fn consequences(self) -> (Duration, bool) {
+    /// How long its effects may go on.
+    const fn lingers(self) -> Duration {
         match self {
             Self::RestartRouter
             | Self::RollingRestart
             | Self::Reload
             | Self::FullRedis
             | Self::StepClock
-            | Self::FillDisk => (Duration::ZERO, false),
-            Self::KillRouter
+            | Self::FillDisk
+            | Self::KillRouter
             | Self::KillRouterAsItStarts
             | Self::KillRouterForLong
             | Self::TearWrite
-            | Self::FailSyncs => (Duration::ZERO, true),
+            | Self::FailSyncs => Duration::ZERO,
             Self::ResetReceiverLink
             | Self::LoseReceiverAnswers
             | Self::PartitionReceiverLink
-            | Self::TruncateReceiverAnswers => (ATTEMPT_TIME_MAX, true),
+            | Self::TruncateReceiverAnswers => ATTEMPT_TIME_MAX,
             Self::PauseRouter
             | Self::PauseRouterPastLease
             | Self::KillRedis
@@ -172,7 +194,45 @@ impl Fault {
             | Self::TruncateStoreAnswers
             | Self::PartitionStoreLink
             | Self::DeafStoreLink
-            | Self::SlowStoreLink => (TAKE_OVER, true),
+            | Self::SlowStoreLink
+            | Self::StepRedisClock => TAKE_OVER,
+        }
+    }
+
+    /// How many repeats it may cost: what was delivered and not settled where it struck. Whoever loses its claims by it
+    /// loses them once.
+    fn repeats_max(self, routers: usize, lasted: Duration) -> usize {
+        match self {
+            Self::RestartRouter
+            | Self::RollingRestart
+            | Self::Reload
+            | Self::FullRedis
+            | Self::StepClock
+            | Self::FillDisk => 0,
+            // What one router held.
+            Self::KillRouter
+            | Self::KillRouterForLong
+            | Self::TearWrite
+            | Self::FailSyncs
+            | Self::PauseRouter
+            | Self::PauseRouterPastLease
+            | Self::LoseStoreAnswers
+            | Self::TruncateStoreAnswers
+            | Self::PartitionStoreLink
+            | Self::DeafStoreLink
+            | Self::SlowStoreLink => HELD_MAX,
+            Self::KillRouterAsItStarts => 2 * HELD_MAX,
+            // What all of them held.
+            Self::KillRedis
+            | Self::PauseRedis
+            | Self::PauseRedisPastLease
+            | Self::ResetStoreLinks
+            | Self::StepRedisClock => routers * HELD_MAX,
+            // And what they had settled just before, which no replica had yet: settlements don't wait for one.
+            Self::KillMaster | Self::StopMaster => 2 * routers * HELD_MAX,
+            Self::LoseReceiverAnswers | Self::TruncateReceiverAnswers => ANSWERS_HARMED_MAX,
+            Self::ResetReceiverLink => RESETS * routers * ATTEMPTS_IN_FLIGHT_MAX,
+            Self::PartitionReceiverLink => attempts_in(lasted, routers),
         }
     }
 
@@ -182,7 +242,7 @@ impl Fault {
             Self::KillRouter => "kill -9 of a router",
             Self::KillRouterAsItStarts => "kill -9 of a router, twice",
             Self::KillRouterForLong => "kill -9 of a router, taken over",
-            Self::PauseRouter => "router stopped for 14 s",
+            Self::PauseRouter => "router stopped until it was taken over from",
             Self::PauseRouterPastLease => "router stopped for 65 s",
             Self::RestartRouter => "SIGTERM of a router",
             Self::RollingRestart => "rolling restart",
@@ -204,9 +264,16 @@ impl Fault {
             Self::PartitionReceiverLink => "partition of routers and receivers",
             Self::TruncateReceiverAnswers => "answers of receivers cut",
             Self::StepClock => "clock step of up to an hour",
+            Self::StepRedisClock => "clock step of Redis, there and back",
             Self::FillDisk => "full disk",
             Self::TearWrite => "torn write",
             Self::FailSyncs => "failing syncs",
         }
     }
+}
+
+/// How many attempts routers can make in such a time that end with their timeout.
+pub fn attempts_in(lasted: Duration, routers: usize) -> usize {
+    let rounds = lasted.as_secs() / ATTEMPT_TIMEOUT.as_secs() + 2;
+    routers * ATTEMPTS_IN_FLIGHT_MAX * usize::try_from(rounds).expect("no fault is that long")
 }

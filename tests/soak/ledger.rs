@@ -80,8 +80,8 @@ pub struct Disturbance {
     pub what: &'static str,
     pub from: u64,
     pub to: u64,
-    /// Whether it may cost a repeat. A rolling restart may not.
-    pub may_repeat: bool,
+    /// How many repeats it may cost: what can be under way when it is done. A rolling restart may cost none.
+    pub repeats_max: usize,
     /// Whether the store may have lost what it had not acknowledged: another server has taken its place.
     pub may_forget: bool,
 }
@@ -116,6 +116,8 @@ pub enum Violation {
     ChangedBody(Pair),
     /// A pair arrived again after it had been answered 2xx, and nothing was disturbed in between: when, and as which attempt.
     RepeatWithoutFault(Pair, u64, u32),
+    /// A fault, or all of them, cost more repeats than can have been under way: how many, and how many may be.
+    TooManyRepeats(&'static str, usize, usize),
     /// A dead letter is recorded and not kept.
     DeadLetterGone(Pair),
     /// Something still waits although everything is over.
@@ -138,7 +140,7 @@ impl Violation {
             | Self::ChangedBody(pair)
             | Self::RepeatWithoutFault(pair, ..)
             | Self::DeadLetterGone(pair) => Some(&pair.0),
-            Self::StillWaits(_) | Self::Orphan(_) => None,
+            Self::TooManyRepeats(..) | Self::StillWaits(_) | Self::Orphan(_) => None,
         }
     }
 }
@@ -161,6 +163,8 @@ pub struct Findings {
     pub requests: usize,
     /// Requests that came again after a 2xx, each with a disturbance that explains it.
     pub repeats: usize,
+    /// How many there may be, by what was disturbed.
+    pub repeats_max: usize,
     /// Pairs that a lost server had given out before anybody was told that they are stored, and that came again as new ones.
     pub forgotten: usize,
 }
@@ -256,6 +260,7 @@ fn check_requests(
     findings: &mut Findings,
 ) {
     let mut of_id: HashMap<&str, &Pair> = HashMap::new();
+    let mut explained = Explained::new(&evidence.disturbances);
     for (pair, receipts) in receipts {
         let mut found = |violation| {
             findings.violations.insert(violation);
@@ -283,22 +288,18 @@ fn check_requests(
         }
         let mut succeeded: Option<u64> = None;
         for receipt in receipts {
-            if let Some(since) = succeeded {
-                if is_excused(&evidence.disturbances, since, receipt.at) {
-                    findings.repeats += 1;
-                } else {
-                    findings.violations.insert(Violation::RepeatWithoutFault(
-                        (*pair).clone(),
-                        receipt.at,
-                        receipt.attempt,
-                    ));
-                }
+            if let Some(since) = succeeded
+                && !explained.explains(since, receipt.at)
+            {
+                let pair = (*pair).clone();
+                findings.violations.insert(Violation::RepeatWithoutFault(pair, receipt.at, receipt.attempt));
             }
             if receipt.answer == Answer::Success {
                 succeeded = Some(receipt.at);
             }
         }
     }
+    explained.check(findings);
 }
 
 /// The requests that are those of what the store has now.
@@ -314,13 +315,49 @@ fn forgotten(disturbances: &[Disturbance], receipts: &[&Receipt]) -> Option<usiz
     disturbances.iter().any(|fault| fault.may_forget && fault.from <= next && last <= fault.to).then_some(again)
 }
 
-/// Whether something was disturbed between a success and its repeat. What follows the success by at most a moment
-/// can't be its cause, but the clocks of two tasks may be that far apart.
-fn is_excused(disturbances: &[Disturbance], success: u64, repeat: u64) -> bool {
-    const MOMENT_MS: u64 = 50;
-    disturbances
-        .iter()
-        .any(|fault| fault.may_repeat && fault.from <= repeat && success <= fault.to.saturating_add(MOMENT_MS))
+/// The repeats that disturbances explain.
+struct Explained<'a> {
+    disturbances: &'a [Disturbance],
+    repeats: usize,
+    /// By disturbance: of those, the ones that nothing else explains.
+    by_it_alone: Vec<usize>,
+}
+
+impl<'a> Explained<'a> {
+    fn new(disturbances: &'a [Disturbance]) -> Self {
+        Self { disturbances, repeats: 0, by_it_alone: vec![0; disturbances.len()] }
+    }
+
+    /// Counts a repeat, if something was disturbed between the success and it, and before the success can have been
+    /// settled for long: what is settled no crash brings back. What follows the success by at most a moment can't be its
+    /// cause, but the clocks of two tasks may be that far apart.
+    fn explains(&mut self, success: u64, repeat: u64) -> bool {
+        const MOMENT_MS: u64 = 50;
+        const SETTLED_WITHIN_MS: u64 = 10_000;
+        let causes = |fault: &Disturbance| {
+            fault.repeats_max > 0
+                && fault.from <= repeat.min(success.saturating_add(SETTLED_WITHIN_MS))
+                && success <= fault.to.saturating_add(MOMENT_MS)
+        };
+        let mut causes = self.disturbances.iter().enumerate().filter(|(_, fault)| causes(fault));
+        let Some((first, _)) = causes.next() else { return false };
+        self.repeats += 1;
+        self.by_it_alone[first] += usize::from(causes.next().is_none());
+        true
+    }
+
+    /// None may have cost more than was under way, nor may all of them together.
+    fn check(self, findings: &mut Findings) {
+        findings.repeats = self.repeats;
+        findings.repeats_max = self.disturbances.iter().map(|fault| fault.repeats_max).sum();
+        let each = self.disturbances.iter().zip(self.by_it_alone);
+        let each = each.map(|(fault, count)| (fault.what, count, fault.repeats_max));
+        for (what, count, most) in each.chain([("all faults", self.repeats, findings.repeats_max)]) {
+            if count > most {
+                findings.violations.insert(Violation::TooManyRepeats(what, count, most));
+            }
+        }
+    }
 }
 
 /// Nothing waits and nothing is left over.

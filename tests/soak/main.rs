@@ -1,13 +1,16 @@
 //! The proof that nothing is lost: real routers on a real store under load, faults from a printed seed, and at the end
 //! a ledger of what producers were told, what receivers got and what the store says.
 //!
-//! `cargo test --test soak` is bounded; `tests/long-soak --minutes 60 --seed 7` is not. Each run prints its figures.
+//! `cargo test --test soak` keeps a time (`budget.rs`); `tests/long-soak --minutes 60 --seed 7` takes what it is given. Each
+//! run prints its figures.
 
 mod alone; // Each fault by itself.
+mod budget; // How long it may take.
 mod clocks; // Clocks that step.
 mod disk; // Full disks, torn writes, failing syncs.
 mod evidence; // What the store says.
 mod fault; // What can be done to a running system.
+mod felt; // Whether a fault was felt.
 mod ledger; // The checker.
 mod mixed; // Faults at random, in a loop of kills, and for as long as you like.
 mod overload; // More than the system can take.

@@ -1,7 +1,9 @@
 //! Faults at random from a printed seed, a loop of kills, and the long soak.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::budget;
 use crate::clocks::MachineClock;
 use crate::disk::SmallDisk;
 use crate::fault::{self, Fault};
@@ -13,39 +15,51 @@ use crate::world::{Kind, Setting, World};
 const KILLS: usize = 60;
 const KILLS_EMBEDDED: usize = 30;
 /// How long a mixture lasts when nobody asks for more.
-const MIXED_FOR: Duration = Duration::from_secs(30);
+const MIXED_FOR: Duration = Duration::from_secs(25);
 /// A mixture that lasts this long has faults of over a minute in it, too.
 const LONG: Duration = Duration::from_secs(180);
 /// The disk of an embedded store, and what it has more for each minute of a long run.
 const DISK_BYTES: u64 = 300 << 20;
 const DISK_BYTES_A_MINUTE: u64 = 40 << 20;
 
+/// Between two faults so many events are acknowledged: nothing is done to a system that does nothing.
+const EVENTS_BETWEEN: usize = 20;
+/// How long a system may take after a fault until it takes events again.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// The seed that is asked for, or another one each time.
 fn seed() -> u64 {
-    match std::env::var("BRANCHLINE_SOAK_SEED") {
-        Ok(seed) => seed.parse().expect("BRANCHLINE_SOAK_SEED is a number"),
-        Err(_) => fastrand::u64(..1 << 32),
-    }
+    budget::asked_for("SEED").unwrap_or_else(|| fastrand::u64(..1 << 32))
 }
 
 /// How long a mixture lasts.
 fn duration() -> Duration {
-    match std::env::var("BRANCHLINE_SOAK_MINUTES") {
-        Ok(minutes) => {
-            let minutes: f64 = minutes.parse().expect("BRANCHLINE_SOAK_MINUTES is a number");
-            Duration::from_secs_f64(minutes * 60.0)
+    let asked = budget::asked_for("MINUTES").map(|minutes: f64| Duration::from_secs_f64(minutes * 60.0));
+    budget::of_mixture(asked.unwrap_or(MIXED_FOR))
+}
+
+/// Faults in an order by chance: none again before all the others have had their turn.
+struct Deck {
+    faults: Vec<Fault>,
+    left: Vec<Fault>,
+}
+
+impl Deck {
+    fn draw(&mut self, chance: &mut fastrand::Rng) -> Fault {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.faults);
+            chance.shuffle(&mut self.left);
         }
-        Err(_) => MIXED_FOR,
+        self.left.pop().expect("something can be done to any run")
     }
 }
 
 async fn kill_loop(kind: Kind, kills: usize) {
     let seed = seed();
-    let kills = std::env::var("BRANCHLINE_SOAK_KILLS")
-        .map_or(kills, |kills| kills.parse().expect("BRANCHLINE_SOAK_KILLS is a number"));
+    let kills = budget::asked_for("KILLS").unwrap_or(kills);
     println!("kills ({kind:?}): seed {seed}");
     let world = World::start(Setting::of(kind)).await;
-    run_well(&format!("{kills} kills ({kind:?})"), seed, MODERATE, world, async |world| {
+    let ran = run_well(&format!("{kills} kills ({kind:?})"), seed, MODERATE, world, async |world| {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut left = kills;
         while left > 0 {
@@ -57,12 +71,16 @@ async fn kill_loop(kind: Kind, kills: usize) {
         }
     })
     .await;
+    Fault::KillRouter.must_have_been_felt(&ran);
 }
 
 async fn mixture(kind: Kind) {
     let (seed, duration) = (seed(), duration());
     println!("mixed ({kind:?}): seed {seed}, for {duration:?}");
     let mut setting = Setting { clock: MachineClock::install(), ..Setting::of(kind) };
+    if kind == Kind::Redis {
+        setting.redis_clock = MachineClock::install();
+    }
     if kind == Kind::Embedded {
         setting.disk = SmallDisk::mount(DISK_BYTES + DISK_BYTES_A_MINUTE * duration.as_secs() / 60);
         setting.tracer = Tracer::find();
@@ -70,12 +88,21 @@ async fn mixture(kind: Kind) {
     let world = World::start(setting).await;
     run_well(&format!("mixed ({kind:?})"), seed, MODERATE, world, async |world| {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let faults = fault::of(world, duration >= LONG);
+        let mut deck = Deck { faults: fault::of(world, duration >= LONG), left: vec![] };
+        let mut done: BTreeMap<Fault, usize> = deck.faults.iter().map(|fault| (*fault, 0)).collect();
         let began = Instant::now();
         while began.elapsed() < duration {
-            faults[chance.usize(..faults.len())].inflict(world, &mut chance).await;
-            tokio::time::sleep(Duration::from_millis(chance.u64(0..1_000))).await;
+            let fault = deck.draw(&mut chance);
+            fault.inflict(world, &mut chance).await;
+            *done.entry(fault).or_default() += 1;
+            world.until_acknowledged(EVENTS_BETWEEN, RECOVERY_TIME_MAX).await;
         }
+        let left_out: Vec<_> = done.iter().filter(|(_, times)| **times == 0).map(|(fault, _)| fault.name()).collect();
+        println!(
+            "mixed ({kind:?}): {} of {} kinds of faults; not drawn: {left_out:?}",
+            done.len() - left_out.len(),
+            done.len()
+        );
     })
     .await;
 }

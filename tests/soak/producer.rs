@@ -18,8 +18,9 @@ use crate::ledger::{Fate, Sent};
 use crate::record::{Record, digest, locked};
 use crate::support::router::KEY;
 
-/// How long a producer waits for an answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(8);
+/// How long a producer waits for an answer. A router that can't store answers within two seconds: what takes longer does not
+/// come, and a producer that waits for it sends nothing meanwhile.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(4);
 /// How long it waits before it tries again, where no `Retry-After` is obeyed: impatient on purpose.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// One of so many producers' requests is a batch.
@@ -116,6 +117,7 @@ impl Producers {
                 self.record.offered.fetch_add(from.len(), Ordering::Relaxed);
                 if self.is_taken(client, port, body.clone()).await {
                     locked(&self.record.sent)[from.clone()].iter_mut().for_each(|sent| sent.acknowledged = true);
+                    self.record.acknowledged.fetch_add(from.len(), Ordering::Relaxed);
                     break;
                 }
                 locked(&self.record.sent)[from.clone()].iter_mut().for_each(|sent| sent.refused = true);

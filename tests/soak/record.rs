@@ -1,7 +1,7 @@
 //! What the run remembers while it goes on: the evidence for the checker, and the run's own clock.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +22,8 @@ pub struct Record {
     pub disturbances: Mutex<Vec<Disturbance>>,
     /// Events that producers tried to hand over, each as often as they tried.
     pub offered: AtomicUsize,
+    /// Events answered 2xx.
+    pub acknowledged: AtomicUsize,
     /// Answers 429 or 503, each of which said when to come back.
     pub refused: AtomicUsize,
     /// Requests without an answer.
@@ -36,6 +38,7 @@ impl Record {
             receipts: Mutex::default(),
             disturbances: Mutex::default(),
             offered: AtomicUsize::new(0),
+            acknowledged: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
         }
@@ -44,6 +47,11 @@ impl Record {
     /// Milliseconds since the run began.
     pub fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).expect("no run is that long")
+    }
+
+    /// How many events were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// How many requests receivers got so far.

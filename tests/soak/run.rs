@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::evidence;
-use crate::ledger::{Evidence, Findings, Kept, Violation, check};
+use crate::ledger::{Evidence, Findings, Kept, Receipt, Violation, check};
 use crate::producer::Producers;
 use crate::record::locked;
 use crate::support::eventually;
 use crate::world::World;
+use crate::{budget, evidence};
 
 /// How much load a run has.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,21 @@ pub struct Load {
 }
 
 /// What came of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ran {
     pub findings: Findings,
     /// Answers 429 or 503.
     pub refused: usize,
     /// Requests without an answer.
     pub unanswered: usize,
+    /// Attempts after the first at receivers that never answer badly.
+    pub retried: usize,
+    /// How often something on a link felt what was done to it.
+    pub hindered: usize,
+    /// How often something was done to the system.
+    pub faults: usize,
+    /// What the routers logged.
+    pub log: String,
     /// The most memory that a router had, in bytes; of the processes that were there at the end.
     pub memory_peak: u64,
 }
@@ -41,12 +49,27 @@ pub async fn run(name: &str, seed: u64, load: Load, world: World, harm: impl Asy
     let (evidence, memory_peak) = evidence_of(seed, load, &world, harm).await;
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     let (refused, unanswered) = (count(&world.record.refused), count(&world.record.unanswered));
-    let ran = Ran { findings: check(&evidence), refused, unanswered, memory_peak };
+    let ran = Ran {
+        findings: check(&evidence),
+        refused,
+        unanswered,
+        retried: evidence.receipts.iter().filter(|receipt| is_retry(receipt)).count(),
+        hindered: world.hindered(),
+        faults: evidence.disturbances.len(),
+        log: world.log().await,
+        memory_peak,
+    };
     println!("{}", report(name, seed, began.elapsed(), &evidence, &ran));
     if !ran.findings.violations.is_empty() {
         println!("{}", circumstances(&world, &evidence, &ran.findings).await);
     }
+    budget::check();
     ran
+}
+
+/// Whether it follows an attempt that failed although the receiver answered well.
+fn is_retry(receipt: &Receipt) -> bool {
+    receipt.attempt > 1 && matches!(&receipt.pair.1[..], "audit" | "sales")
 }
 
 /// The same, and nothing may be wrong.
@@ -82,7 +105,6 @@ async fn evidence_of(seed: u64, load: Load, world: &World, harm: impl AsyncFnOnc
     // Nothing is done to a system that does nothing.
     eventually("deliveries arrive", Duration::from_secs(60), async || (record.requests() > 20).then_some(())).await;
     harm(world).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Relaxed);
     tokio::time::timeout(Duration::from_secs(120), producing)
         .await
@@ -130,11 +152,11 @@ fn report(name: &str, seed: u64, took: Duration, evidence: &Evidence, ran: &Ran)
     for fault in &evidence.disturbances {
         *faults.entry(fault.what).or_default() += 1;
     }
-    let Ran { findings, refused, unanswered, memory_peak } = ran;
-    let Findings { violations, acknowledged, pairs, requests, repeats, forgotten } = findings;
+    let Ran { findings, refused, unanswered, memory_peak, .. } = ran;
+    let Findings { violations, acknowledged, pairs, requests, repeats, repeats_max, forgotten } = findings;
     let mut text = format!(
         "soak: {name}, seed {seed}: {} events, {acknowledged} acknowledged, {pairs} pairs checked, {requests} requests received, \
-         {repeats} repeated after a fault, {forgotten} forgotten and sent anew, {refused} answers 429 or 503, {unanswered} without an answer, {} faults, {} MiB at most, {} violations, {:.0} s",
+         {repeats} repeated after a fault (of {repeats_max} at most), {forgotten} forgotten and sent anew, {refused} answers 429 or 503, {unanswered} without an answer, {} faults, {} MiB at most, {} violations, {:.0} s",
         evidence.sent.len(),
         evidence.disturbances.len(),
         memory_peak >> 20,

@@ -1,10 +1,11 @@
 //! The checker against the real system, sabotaged: a link to Redis that swallows one step in so many and answers as if
-//! it had been done. The router can't know; the checker must.
+//! it had been done, a database of the embedded store that does the same. The router can't know; the checker must.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,10 @@ use crate::run::{MODERATE, run};
 use crate::servers::Servers;
 use crate::support::redis_server::RedisServer;
 use crate::world::{Kind, Setting, World};
+
+/// Enough to be lied about.
+const EVENTS: usize = 300;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which step is swallowed, and what the router is told instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,11 +129,55 @@ async fn with(step: Swallowed, every: usize) -> Findings {
     let stores = vec![format!("redis://127.0.0.1:{port}")];
     let world = World::start_on(Setting::of(Kind::Redis), Some(Servers::Single(redis)), stores, vec![]).await;
     let name = format!("sabotage: {step:?}");
-    let ran = run(&name, 1, MODERATE, world, async |_| {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+    let ran = run(&name, 1, MODERATE, world, async |world| world.until_acknowledged(EVENTS, PATIENCE).await).await;
+    assert!(done.load(Ordering::Relaxed) > 0, "nothing was sabotaged");
+    ran.findings
+}
+
+/// What the embedded store's database does not write, although it says that it has: one row in so many of these tables,
+/// which is noted. With an event goes its place among what waits.
+fn lie(database: &Connection, tables: &[&str], every: usize) {
+    let mut triggers = String::from("CREATE TABLE lied (seq INTEGER);");
+    for table in tables {
+        triggers += &format!(
+            "CREATE TRIGGER lie_{table} BEFORE INSERT ON {table} WHEN NEW.seq % {every} = 0
+             BEGIN INSERT INTO lied VALUES (NEW.seq); SELECT RAISE(IGNORE); END;"
+        );
+    }
+    database.execute_batch(&triggers).expect("the database can be made to lie");
+}
+
+/// Ends the lies. Gives how many there were.
+fn confess(database: &Connection, tables: &[&str]) -> i64 {
+    for table in tables {
+        database.execute_batch(&format!("DROP TRIGGER lie_{table}")).expect("it can be made honest");
+    }
+    let count = database.query_row("SELECT count(*) FROM lied", [], |row| row.get(0)).expect("it can be asked");
+    database.execute_batch("DROP TABLE lied").expect("it can be made honest");
+    count
+}
+
+/// A run over a database that lies about these tables.
+async fn with_a_liar(tables: &[&str], every: usize) -> Findings {
+    let world = World::start(Setting::of(Kind::Embedded)).await;
+    let file = world.store_folder().await.join("branchline.db");
+    let open = || Connection::open(&file).expect("the database opens");
+    // Nobody else may write while it is changed.
+    {
+        let mut router = world.routers[0].lock().await;
+        assert!(router.stop().await.success());
+        lie(&open(), tables, every);
+        router.start().await;
+    }
+    let ran = run(&format!("sabotage: {tables:?} (Embedded)"), 1, MODERATE, world, async |world| {
+        world.until_acknowledged(EVENTS, PATIENCE).await;
+        // What the router has in memory it delivers. After a restart there is only what was written.
+        let mut router = world.routers[0].lock().await;
+        assert!(router.stop().await.success());
+        assert!(confess(&open(), tables) > 0, "nothing was sabotaged");
+        router.start().await;
     })
     .await;
-    assert!(done.load(Ordering::Relaxed) > 0, "nothing was sabotaged");
     ran.findings
 }
 
@@ -137,14 +186,27 @@ fn has(findings: &Findings, kind: impl Fn(&Violation) -> bool) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_was_acknowledged_and_not_stored_is_found() {
+async fn an_event_that_was_acknowledged_and_not_stored_is_found_with_redis() {
     let findings = with(Swallowed::Append, 20).await;
     assert!(has(&findings, |violation| matches!(violation, Violation::Lost(_))), "{:?}", findings.violations);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_settlement_that_was_not_written_is_found() {
+async fn a_settlement_that_was_not_written_is_found_with_redis() {
     let findings = with(Swallowed::Settlement, 20).await;
     let is_found = |violation: &Violation| matches!(violation, Violation::RepeatWithoutFault(..));
     assert!(has(&findings, is_found), "{:?}", findings.violations);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_acknowledged_and_not_stored_is_found_with_the_embedded_store() {
+    let findings = with_a_liar(&["event", "pending"], 20).await;
+    assert!(has(&findings, |violation| matches!(violation, Violation::Lost(_))), "{:?}", findings.violations);
+}
+
+/// A row of outcomes has those of all that was settled in one commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_was_not_written_is_found_with_the_embedded_store() {
+    let findings = with_a_liar(&["outcome"], 5).await;
+    assert!(has(&findings, |violation| matches!(violation, Violation::Lost(_))), "{:?}", findings.violations);
 }

@@ -1,10 +1,12 @@
 //! The Redis servers of a run: one alone, a master with replicas and Sentinels, or a Cluster.
 
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use branchline::store::redis::{RedisOptions, RedisTarget};
 use tokio::task::block_in_place;
 
+use crate::clocks::MachineClock;
 use crate::support::eventually;
 use crate::support::redis_sentinel::RedisSentinels;
 use crate::support::redis_server::{RedisCluster, RedisServer};
@@ -22,11 +24,18 @@ pub enum Servers {
 }
 
 impl Servers {
+    /// A server that is alone, and takes this for its machine's clock, if not that one.
+    pub fn single_by(clock: Option<&MachineClock>) -> Self {
+        let program = clock.map_or_else(|| "redis-server".into(), |clock| clock.before("redis-server"));
+        let arguments = ["--appendonly", "yes", "--appendfsync", "always"];
+        Self::Single(RedisServer::start_program(&program, &arguments))
+    }
+
     /// A Cluster each of whose masters has a replica, and where one that is lost holds up only its own partitions.
     pub fn cluster() -> Self {
         let cluster = RedisCluster::start_with_replicas();
         for node in cluster.all() {
-            node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
+            set(node, "cluster-require-full-coverage", "no");
         }
         Self::Cluster(cluster)
     }
@@ -134,6 +143,21 @@ impl Servers {
             }
         }
     }
+}
+
+/// Changes a setting of a server. What could not be set does no harm, and so shows nothing.
+pub fn set(server: &RedisServer, name: &str, value: &str) {
+    assert_eq!(told(server, &["config", "set", name, value]).trim(), "OK", "{name} is not {value}");
+}
+
+/// What a server that must answer says: neither silence nor an error.
+pub fn told(server: &RedisServer, arguments: &[&str]) -> String {
+    let port = server.port().to_string();
+    let output = Command::new("redis-cli").args(["-e", "-p", &port]).args(arguments).output();
+    let Output { status, stdout, stderr } = output.expect("redis-cli is installed");
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "redis-cli {arguments:?}: {status}\n{stdout}{stderr}");
+    stdout.into_owned()
 }
 
 fn is_master(server: &RedisServer) -> bool {

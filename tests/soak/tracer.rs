@@ -8,7 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::eventually;
 use crate::world::World;
+
+/// How long a router may take until it meets a sync that ends it.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A tracer that works here, and the folder of its logs.
 pub struct Tracer(tempfile::TempDir);
@@ -31,22 +35,15 @@ impl Tracer {
         words.into_iter().chain(["-e", "signal=none", "-e", inject]).map(str::to_owned).collect()
     }
 
-    /// Starts the router traced, lets it run until it ends, and gives the log. One that goes on is killed.
+    /// Starts the router traced, lets it run until it ends, and gives the log. One that goes on was never met by what is
+    /// to be injected.
     async fn run(&self, world: &World, inject: &str) -> String {
         let log = self.0.path().join("trace");
         let mut router = world.routers[0].lock().await;
         assert!(router.stop().await.success());
         router.started_by = Self::command(&log, inject);
         router.spawn();
-        for _ in 0..300 {
-            if router.exit().is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        if router.exit().is_none() {
-            router.kill();
-        }
+        eventually("the router ends", ENDS_WITHIN, async || router.exit()).await;
         router.started_by.clear();
         std::fs::read_to_string(log).expect("the log can be read")
     }
@@ -65,7 +62,8 @@ pub async fn tear_a_write(tracer: &Tracer, world: &World, chance: &mut fastrand:
 
 /// Starts the router so that its syncs fail from the `when`th on, lets it end, and starts it again.
 pub async fn fail_syncs(tracer: &Tracer, world: &World, error: &str, when: u32) {
-    tracer.run(world, &format!("inject=fsync,fdatasync:error={error}:when={when}+")).await;
+    let trace = tracer.run(world, &format!("inject=fsync,fdatasync:error={error}:when={when}+")).await;
+    assert!(trace.contains("(INJECTED)"), "no sync failed");
     world.routers[0].lock().await.start().await;
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::budget;
 use crate::clocks::MachineClock;
 use crate::disk::SmallDisk;
 use crate::ledger::Disturbance;
@@ -23,9 +24,24 @@ use crate::tracer::Tracer;
 
 /// So many share a store in Redis.
 const ROUTERS: usize = 3;
+/// What a router's config says of the events and the attempts that it has under way at one time.
+const EVENTS_IN_FLIGHT_MAX: usize = 64;
+pub const ATTEMPTS_IN_FLIGHT_MAX: usize = 64;
+/// Of these subscriptions so many want one event.
+pub const SUBSCRIPTIONS_OF_AN_EVENT: usize = 2;
+/// What a router can have delivered and not settled when it is killed or loses its claims: the pairs of the events that it
+/// holds, the attempts that went on without their event, and the deliveries that it took out of the schedule.
+pub const HELD_MAX: usize = held_max(EVENTS_IN_FLIGHT_MAX, ATTEMPTS_IN_FLIGHT_MAX);
+/// The `timeout` of the endpoints.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long everything may take to come to rest after the last fault: the claims of the dead are taken over after 10 s,
 /// leases end after 60 s.
 const REST_TIME_MAX: Duration = Duration::from_secs(150);
+
+/// The same for other limits.
+pub const fn held_max(events_in_flight_max: usize, attempts_in_flight_max: usize) -> usize {
+    SUBSCRIPTIONS_OF_AN_EVENT * events_in_flight_max + 2 * attempts_in_flight_max
+}
 
 /// Which store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +57,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The Redis servers it wants.
-    fn servers(self) -> Option<Servers> {
+    /// The Redis servers it wants. One that is alone can be made to live by this clock.
+    fn servers(self, clock: Option<&MachineClock>) -> Option<Servers> {
         match self {
-            Self::Redis => Some(Servers::Single(RedisServer::start("always"))),
+            Self::Redis => Some(Servers::single_by(clock)),
             Self::Sentinels => Some(Servers::Sentinels(RedisSentinels::start())),
             Self::Cluster => Some(Servers::cluster()),
             Self::Embedded => None,
@@ -67,6 +83,8 @@ pub struct Setting {
     pub disk: Option<SmallDisk>,
     /// What the routers take for the machine's clock, if not that one.
     pub clock: Option<MachineClock>,
+    /// What a Redis that is alone takes for its machine's clock, if not that one.
+    pub redis_clock: Option<MachineClock>,
     /// What stands between an embedded store's router and its kernel.
     pub tracer: Option<Tracer>,
     /// Variables that the routers are started with.
@@ -78,7 +96,7 @@ pub struct Setting {
 impl Setting {
     /// The usual one.
     pub fn of(kind: Kind) -> Self {
-        Self { kind, disk: None, clock: None, tracer: None, environment: vec![], in_flight_max: 64 }
+        Self { kind, disk: None, clock: None, redis_clock: None, tracer: None, environment: vec![], in_flight_max: 64 }
     }
 }
 
@@ -102,6 +120,8 @@ pub struct World {
     pub disk: Option<SmallDisk>,
     /// What the routers take for the machine's clock, if not that one.
     pub clock: Option<MachineClock>,
+    /// What Redis takes for it.
+    pub redis_clock: Option<MachineClock>,
     pub tracer: Option<Tracer>,
     /// The part of the config that stays the same.
     constant: String,
@@ -110,7 +130,8 @@ pub struct World {
 impl World {
     /// Starts everything.
     pub async fn start(setting: Setting) -> Self {
-        let servers = setting.kind.servers();
+        budget::begin();
+        let servers = setting.kind.servers(setting.redis_clock.as_ref());
         let mut store_links = Vec::new();
         let mut stores = Vec::new();
         match &servers {
@@ -138,7 +159,7 @@ impl World {
         stores: Vec<String>,
         store_links: Vec<FaultProxy>,
     ) -> Self {
-        let Setting { kind, disk, clock, tracer, mut environment, in_flight_max } = setting;
+        let Setting { kind, disk, clock, redis_clock, tracer, mut environment, in_flight_max } = setting;
         let (record, slowness) = (Arc::new(Record::new()), Arc::new(AtomicU64::new(0)));
         let receivers = sink::start(Arc::clone(&record), Arc::clone(&slowness)).await;
         let receiver_link = FaultProxy::before(receivers).await;
@@ -172,6 +193,7 @@ impl World {
             plugins,
             disk,
             clock,
+            redis_clock,
             tracer,
             constant,
         }
@@ -220,11 +242,37 @@ impl World {
     }
 
     /// Notes what was done to the system from `from` until now; its effects may go on for `lingers`.
-    pub fn disturbed(&self, what: &'static str, from: u64, lingers: Duration, may_repeat: bool) {
+    pub fn disturbed(&self, what: &'static str, from: u64, lingers: Duration, repeats_max: usize) {
         let lingers = u64::try_from(lingers.as_millis()).expect("it is short");
         let to = self.record.now() + lingers;
-        let disturbance = Disturbance { what, from, to, may_repeat, may_forget: false };
+        let disturbance = Disturbance { what, from, to, repeats_max, may_forget: false };
         locked(&self.record.disturbances).push(disturbance);
+    }
+
+    /// What all routers together can have delivered and not settled at one time.
+    pub fn held_max(&self) -> usize {
+        self.routers.len() * HELD_MAX
+    }
+
+    /// How often something on a link felt what was done to it.
+    pub fn hindered(&self) -> usize {
+        self.store_links.iter().chain([&self.receiver_link]).map(FaultProxy::hindered).sum()
+    }
+
+    /// What the routers have logged.
+    pub async fn log(&self) -> String {
+        let mut log = String::new();
+        for router in &self.routers {
+            log += &router.lock().await.log();
+        }
+        log
+    }
+
+    /// Waits until so many more events are acknowledged.
+    pub async fn until_acknowledged(&self, more: usize, patience: Duration) {
+        let enough = self.record.acknowledged() + more;
+        let is_enough = async || (self.record.acknowledged() >= enough).then_some(());
+        eventually("events are acknowledged", patience, is_enough).await;
     }
 
     /// The last disturbance put another server in a master's place.
@@ -286,7 +334,11 @@ fn plugin(folder: &Path, copy: u32) -> PathBuf {
 
 /// The endpoints: `/audit`; `/sales`; `/flaky`, whose receiver answers badly at first; `/doomed`, which never answers well.
 fn endpoints(receivers: u16, in_flight_max: u32) -> String {
-    let mut text = String::from("[delivery]\nallow_networks = [\"127.0.0.0/8\"]\nshutdown_grace = \"15s\"\n");
+    let mut text = format!(
+        "[delivery]\nallow_networks = [\"127.0.0.0/8\"]\nshutdown_grace = \"15s\"\n\
+         events_in_flight_max = {EVENTS_IN_FLIGHT_MAX}\nattempts_in_flight_max = {ATTEMPTS_IN_FLIGHT_MAX}\n"
+    );
+    let timeout = format!("{}s", ATTEMPT_TIMEOUT.as_secs());
     // An answer that a busy machine delays by more than the timeout would look like a repeat without a fault.
     // Longer in all than any fault lasts: only what is doomed may be given up.
     let patient = format!("[\"200ms\", \"400ms\", \"1s\"{}]", ", \"2s\"".repeat(45));
@@ -299,7 +351,7 @@ fn endpoints(receivers: u16, in_flight_max: u32) -> String {
     ] {
         let _ = write!(
             text,
-            "[endpoints.{name}]\nurl = \"http://127.0.0.1:{receivers}/{name}\"\nsecret = {{ env = \"TEST_SECRET\" }}\ntimeout = \"3s\"\nretry = {retry}\n{more}\n",
+            "[endpoints.{name}]\nurl = \"http://127.0.0.1:{receivers}/{name}\"\nsecret = {{ env = \"TEST_SECRET\" }}\ntimeout = \"{timeout}\"\nretry = {retry}\n{more}\n",
         );
     }
     text

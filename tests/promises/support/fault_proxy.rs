@@ -39,6 +39,14 @@ struct Shared {
     broken: watch::Sender<(u64, bool)>,
     lose: AtomicUsize,
     truncate: AtomicUsize,
+    /// Pieces that were held back, lost or cut, and connections that were broken or made to wait.
+    hindered: AtomicUsize,
+}
+
+impl Shared {
+    fn hinders(&self) {
+        self.hindered.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl FaultProxy {
@@ -51,6 +59,7 @@ impl FaultProxy {
             broken: watch::channel((0, false)).0,
             lose: AtomicUsize::new(0),
             truncate: AtomicUsize::new(0),
+            hindered: AtomicUsize::new(0),
         });
         let task = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -92,6 +101,16 @@ impl FaultProxy {
     pub fn truncate_answers(&self, count: usize) {
         self.shared.truncate.store(count, Ordering::SeqCst);
     }
+
+    /// How many answers are still to be cut.
+    pub fn to_truncate(&self) -> usize {
+        self.shared.truncate.load(Ordering::SeqCst)
+    }
+
+    /// How often something that was carried felt what was done here: a fault that met nothing shows nothing.
+    pub fn hindered(&self) -> usize {
+        self.shared.hindered.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for FaultProxy {
@@ -106,6 +125,9 @@ async fn forward(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
     let (mut broken, mut weather) = (shared.broken.subscribe(), shared.weather.subscribe());
     let carried = async {
         // In a partition nobody is connected to.
+        if *weather.borrow() == Weather::Silent {
+            shared.hinders();
+        }
         if weather.wait_for(|weather| *weather != Weather::Silent).await.is_err() {
             return;
         }
@@ -119,6 +141,7 @@ async fn forward(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
     tokio::select! {
         () = carried => {}
         Ok(()) = broken.changed() => {
+            shared.hinders();
             if broken.borrow().1 {
                 // Dropped with no time to linger it is reset. The server sees an ordinary end, as when a client's host is gone.
                 let _ = client.set_zero_linger();
@@ -156,7 +179,10 @@ async fn carry(
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let now = *weather.borrow();
         if let Weather::Slow(wait) = now {
+            shared.hinders();
             tokio::time::sleep(wait).await;
+        } else if !direction.is_let_through(now) {
+            shared.hinders();
         }
         if weather.wait_for(|weather| direction.is_let_through(*weather)).await.is_err() {
             return;
@@ -166,9 +192,13 @@ async fn carry(
                 && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
         };
         if takes(&shared.lose) {
+            shared.hinders();
             return;
         }
         let is_cut = takes(&shared.truncate);
+        if is_cut {
+            shared.hinders();
+        }
         let count = if is_cut { count / 2 } else { count };
         if to.write_all(&bytes[..count]).await.is_err() || is_cut {
             return;

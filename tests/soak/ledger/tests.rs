@@ -35,7 +35,7 @@ fn harmless() -> Evidence {
 }
 
 fn disturbed(from: u64, to: u64, may_repeat: bool) -> Disturbance {
-    Disturbance { what: "a fault", from, to, may_repeat, may_forget: false }
+    Disturbance { what: "a fault", from, to, repeats_max: usize::from(may_repeat), may_forget: false }
 }
 
 /// What is found when this harm is done to a run without harm.
@@ -177,6 +177,35 @@ fn a_repeat_needs_a_fault_between_the_success_and_itself() {
         assert!(findings.violations.is_empty(), "{disturbance:?}: {:?}", findings.violations);
         assert_eq!(findings.repeats, 1);
     }
+}
+
+#[test]
+fn a_fault_long_after_a_success_does_not_explain_its_repeat() {
+    let again = |from| {
+        found(|evidence| {
+            evidence.receipts.push(receipt("evt_1", "audit", 30_000, Answer::Success));
+            evidence.disturbances = vec![disturbed(from, from + 100, true)];
+        })
+    };
+    assert_eq!(again(10_000), []);
+    assert_eq!(again(20_000), [Violation::RepeatWithoutFault(pair("evt_1", "audit"), 30_000, 1)]);
+}
+
+#[test]
+fn more_repeats_than_were_under_way_are_found() {
+    let again = |disturbances: Vec<Disturbance>| {
+        found(|evidence| {
+            evidence.receipts.extend([900, 950].map(|at| receipt("evt_1", "audit", at, Answer::Success)));
+            evidence.disturbances = disturbances;
+        })
+    };
+    let disturbance = disturbed(200, 5_000, true);
+    let too_many = |what| Violation::TooManyRepeats(what, 2, 1);
+    assert_eq!(again(vec![disturbance.clone()]), [too_many("a fault"), too_many("all faults")]);
+    // One of them may be another's.
+    assert_eq!(again(vec![disturbance.clone(), disturbed(800, 910, true)]), []);
+    // Another that explains neither helps in the sum alone.
+    assert_eq!(again(vec![disturbance, disturbed(1_000, 1_100, true)]), [too_many("a fault")]);
 }
 
 #[test]
