@@ -205,6 +205,51 @@ subscriptions = [{ name = "wide", endpoint = "x" }, { name = "again", endpoint =
 }
 
 #[test]
+fn a_header_that_is_none_is_shown_and_hides_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.toml"), format!("{BASE}[[routes]\nname = \"r\"\n")).unwrap();
+    std::fs::write(folder.path().join("b.toml"), "[endpoints.y\nurl = \"https://y.example.com\"\n").unwrap();
+    std::fs::write(folder.path().join("c.toml"), [b'#', 0xff]).unwrap();
+    let checked = check_in(folder.path(), &["."], &[("APP_KEY", "k")]);
+    assert_eq!(checked.code, 78, "{}", checked.stdout);
+    for expected in
+        ["6 | [[routes]\n  |          ^\n", "1 | [endpoints.y\n  |             ^\n", "./c.toml: error: is not UTF-8"]
+    {
+        assert!(checked.stdout.contains(expected), "`{expected}` is not in\n{}", checked.stdout);
+    }
+}
+
+#[test]
+fn severities_have_colours_on_a_terminal_only() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("app.toml"), format!("{BASE}{ROUTE}where = \"1 > 2\"\n[log]\nlevl = \"info\"\n"))
+        .unwrap();
+    let check = |format: &str, variables: &[(&str, &str)]| {
+        let variables = [&[("APP_KEY", "k")], variables].concat();
+        check_in(folder.path(), &["app.toml", "--format", format], &variables).stdout
+    };
+    assert!(!check("text", &[]).contains('\u{1b}'), "no terminal");
+    // What a terminal would be shown.
+    let forced = [("CLICOLOR_FORCE", "1")];
+    let coloured = check("text", &forced);
+    assert!(coloured.contains(": \u{1b}[31merror\u{1b}[0m: "), "{coloured:?}");
+    assert!(coloured.contains(": \u{1b}[33mwarning\u{1b}[0m: "), "{coloured:?}");
+    assert!(!check("json", &forced).contains('\u{1b}') && !check("github", &forced).contains('\u{1b}'));
+}
+
+#[test]
+fn where_no_delivery_may_go_is_told_at_the_url() {
+    let text = format!("{BASE}{ROUTE}").replace("https://x.example.com/hook", "https://169.254.169.254/a-token");
+    let checked = check(&text, &[]);
+    let expected = "app.toml:5:7: warning: no delivery may go to the endpoint `x`: 169.254.169.254 is link-local, where clouds keep \
+                    their metadata; it is allowed only where it is listed by itself; `delivery.allow_networks` can allow it [endpoint]\n  |\n\
+                    5 | url = …\n  |       ^\n";
+    assert_eq!((checked.code, checked.stdout.as_str()), (0, expected));
+    let listed = format!("{text}[delivery]\nallow_networks = [\"169.254.169.254/32\"]\n");
+    assert_eq!(check(&listed, &["--deny-warnings"]).stdout, "");
+}
+
+#[test]
 fn warnings_pass_unless_they_are_denied() {
     let text = format!("{BASE}{ROUTE}[endpoints.spare]\nurl = \"https://spare.example.com\"\n");
     let line = "app.toml:10:1: warning: no subscription uses the endpoint `spare` [unused]\n";
