@@ -14,13 +14,10 @@ use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, SelectExpr, SourceInfo};
 use cel::parser::Expression;
-use cel::{Context, ExecutionError, Program};
+use cel::{Context, Program};
 
 use super::condition::{ConditionError, ENVIRONMENT, VARIABLES};
 use kinds::Kind;
-
-/// How far a name may be from the one that is meant.
-const SLIPS_MAX: usize = 2;
 
 /// What can be told of an expression that can be used.
 #[derive(Debug, Default)]
@@ -137,6 +134,7 @@ impl<'e> Look<'e> {
                 LiteralValue::String(_) => Kind::Text,
             }),
             Expr::Ident(name) => self.name(name, expression),
+            Expr::Select(_) if self.is_type(expression) => Some(Kind::Type),
             Expr::Select(select) => {
                 match self.kind(&select.operand, inner) {
                     None | Some(Kind::Map) => {}
@@ -202,18 +200,31 @@ impl<'e> Look<'e> {
         }
     }
 
-    fn name(&mut self, name: &str, expression: &Expression) -> Option<Kind> {
-        if name.starts_with('@') || self.bound.contains(&name) {
-            return None;
+    /// Whether the name is one of the event's, or of a macro's.
+    fn is_named(&self, name: &str) -> bool {
+        VARIABLES.contains(&name) || self.bound.contains(&name)
+    }
+
+    /// Whether it is a type's long name, as `google.protobuf.Timestamp` is.
+    fn is_type(&self, expression: &Expression) -> bool {
+        let mut root = expression;
+        while let Expr::Select(SelectExpr { operand, test: false, .. }) = &root.expr {
+            root = operand;
         }
+        matches!(&root.expr, Expr::Ident(name) if !self.is_named(name)) && constants::value(expression).is_ok()
+    }
+
+    fn name(&mut self, name: &str, expression: &Expression) -> Option<Kind> {
         match name {
+            _ if name.starts_with('@') || self.bound.contains(&name) => None,
             "payload" => None,
             "metadata" => Some(Kind::Map),
             _ if VARIABLES.contains(&name) => Some(Kind::Text),
-            _ if is_type_name(name) => Some(Kind::Type),
+            // `type(x) == int` names a type as if it were a variable.
+            _ if constants::value(expression).is_ok() => Some(Kind::Type),
             _ => {
                 let message = format!("`{name}` is not known; an expression may use {}", VARIABLES.join(", "));
-                let (suggestion, part) = (nearest(name, &VARIABLES), self.place(expression));
+                let (suggestion, part) = (kinds::nearest(name, &VARIABLES), self.place(expression));
                 self.unknown.push(ConditionError { message, suggestion, part });
                 None
             }
@@ -259,6 +270,16 @@ impl<'e> Look<'e> {
         (weight, inner): (Weight, Weight),
     ) -> Option<Kind> {
         let told = self.told();
+        // `optional.of(…)` is a function with a long name, and no call on a value.
+        if let Some(Expr::Ident(space)) = call.target.as_deref().map(|target| &target.expr)
+            && !self.is_named(space)
+            && constants::is_function(&format!("{space}.{name}"), false)
+        {
+            for argument in &call.args {
+                self.kind(argument, inner);
+            }
+            return None;
+        }
         let parts = call.target.as_deref().into_iter().chain(&call.args);
         let given: Vec<_> = parts.map(|part| self.kind(part, inner)).collect();
         if !name.starts_with(|c: char| c.is_alphabetic()) {
@@ -272,10 +293,10 @@ impl<'e> Look<'e> {
             return self.kind_or_tell(kinds::operator(name, &given), weight, place, call, told);
         }
         let (place, is_member) = (self.function(expression, name), call.target.is_some());
-        if kinds::is_known(name, is_member) || is_function(name, is_member) {
+        if kinds::is_known(name, is_member) || constants::is_function(name, is_member) {
             return self.kind_or_tell(kinds::function(name, is_member, &given), weight, place, call, told);
         }
-        let (message, suggestion) = match (is_function(name, !is_member), is_member) {
+        let (message, suggestion) = match (constants::is_function(name, !is_member), is_member) {
             (true, false) => (format!("the function `{name}` is called on a value, as in `payload.x.{name}(…)`"), None),
             (true, true) => (format!("the function `{name}` is not called on a value: write `{name}(…)`"), None),
             (false, _) => (format!("there is no function `{name}`"), kinds::nearest_function(name)),
@@ -369,28 +390,6 @@ impl<'e> Look<'e> {
         let start = begins + self.places.source.get(begins..)?.find(&select.field)?;
         Some(start..start + select.field.len())
     }
-}
-
-/// Whether there is a function of this name, by asking the library: a call that fits no form of a function that there is
-/// fails otherwise than a call of one that there is not.
-fn is_function(name: &str, is_member: bool) -> bool {
-    let text = if is_member { format!("null.{name}()") } else { format!("{name}()") };
-    let Ok(program) = ENVIRONMENT.compile(&text) else { return true };
-    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
-    !matches!(program.execute(&context), Err(ExecutionError::UndeclaredReference(_)))
-}
-
-/// `type(x) == int` names a type as if it were a variable.
-fn is_type_name(name: &str) -> bool {
-    matches!(
-        name,
-        "bool" | "int" | "uint" | "double" | "string" | "bytes" | "list" | "map" | "null_type" | "type" | "dyn"
-    )
-}
-
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let distance = |known: &&'static str| strsim::damerau_levenshtein(known, name);
-    known.iter().copied().filter(|known| distance(known) <= SLIPS_MAX).min_by_key(distance)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use cel::{Context, ExecutionError, IdedExpr, Value};
 
 use super::super::condition::{ENVIRONMENT, describe};
 
+/// How much of a text is shown in a message.
+const SHOWN_CHARS_MAX: usize = 60;
+
 /// The numbers of all parts that neither name anything nor loop.
 pub(super) fn constants(expression: &Expression) -> HashSet<u64> {
     let mut found = HashSet::new();
@@ -57,6 +60,15 @@ fn children(expression: &Expression) -> Vec<&Expression> {
         Expr::Struct(fields) => fields.entries.iter().flat_map(|own| entry(&own.expr)).collect(),
         Expr::Literal(_) | Expr::Ident(_) | Expr::Comprehension(_) | Expr::Unspecified => Vec::new(),
     }
+}
+
+/// Whether there is a function of this name, by asking the library: a call that fits no form of a function that there is
+/// fails otherwise than a call of one that there is not.
+pub(super) fn is_function(name: &str, is_member: bool) -> bool {
+    let text = if is_member { format!("null.{name}()") } else { format!("{name}()") };
+    let Ok(program) = ENVIRONMENT.compile(&text) else { return true };
+    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    !matches!(program.execute(&context), Err(ExecutionError::UndeclaredReference(_)))
 }
 
 /// A part that fails at every event, and why.
@@ -117,10 +129,19 @@ fn literal(text: &str) -> Expression {
     expression(Expr::Literal(LiteralValue::String(text.to_owned().into())))
 }
 
+/// A text on one line, and not all of a long one.
+fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    format!("`{short}`")
+}
+
 /// A function does not know what to do with an argument of the right kind.
 fn unreadable<'e>(call: &CallExpr, argument: &'e Expression, error: &ExecutionError) -> Failure<'e> {
     let shown = match value(argument) {
-        Ok(Value::String(text)) => format!("`{text}`"),
+        Ok(Value::String(text)) => shown(&text),
         Ok(_) | Err(_) => "its argument".to_owned(),
     };
     let message = match (call.func_name.as_str(), error) {

@@ -66,6 +66,8 @@ pub(super) fn operator(name: &str, sides: &[Option<Kind>]) -> Result<Option<Kind
         }
         ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "@in" | "@not_strictly_false", _) => Ok(Some(Kind::Truth)),
         ("_+_" | "_-_", [Some(Kind::Time | Kind::Length), _] | [_, Some(Kind::Time | Kind::Length)]) => Ok(None),
+        // The library takes a map's keys for a list.
+        ("_+_", [Some(Kind::List) | None, Some(Kind::Map)]) => Ok(Some(Kind::List)),
         ("_+_", [Some(left), Some(right)])
             if left != right || !matches!(left, Kind::Number | Kind::Text | Kind::Bytes | Kind::List) =>
         {
@@ -76,6 +78,9 @@ pub(super) fn operator(name: &str, sides: &[Option<Kind>]) -> Result<Option<Kind
         _ => Ok(None),
     }
 }
+
+/// How far a name may be from the one that is meant.
+const SLIPS_MAX: usize = 2;
 
 /// Functions that may be meant by a name that is none.
 const FUNCTIONS: [&str; 17] = [
@@ -195,7 +200,13 @@ fn wrong_count(name: &str, counts: impl Iterator<Item = usize>, given: usize) ->
 
 /// The function that is probably meant.
 pub(super) fn nearest_function(name: &str) -> Option<&'static str> {
-    super::nearest(name, &FUNCTIONS)
+    nearest(name, &FUNCTIONS)
+}
+
+/// The known name that is probably meant.
+pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let distance = |known: &&'static str| strsim::damerau_levenshtein(known, name);
+    known.iter().copied().filter(|known| distance(known) <= SLIPS_MAX).min_by_key(distance)
 }
 
 #[cfg(test)]
@@ -205,7 +216,7 @@ mod tests {
     use cel::{Context, ExecutionError, Value};
 
     use super::super::super::condition::ENVIRONMENT;
-    use super::super::is_function;
+    use super::super::constants::is_function;
     use super::*;
 
     const SAMPLES: [(Kind, &str); 10] = [

@@ -59,6 +59,9 @@ fn what_can_never_work_is_told_before_an_event_comes() {
         ("timestamp(occurredAt) + duration('5x') > timestamp(payload.at)", "`5x` is no duration, for example"),
         ("timestamp(occurredAt).getHours('Mars/Base') == 1", "`getHours` can't read `Mars/Base`"),
         ("int('x') == payload.a", "`int` can't read `x`"),
+        ("payload.x.matches('(\\n')", "`( ` is no regular expression: unclosed group"),
+        ("optional.off(payload.a).hasValue()", "`optional` is not known"),
+        ("google.protobuf.Timestmp == type(payload.a)", "`google` is not known"),
         ("1/0 == 1", "always fails: division by zero"),
         ("payload.amount % 0 == 1", "always fails: division by zero"),
         ("[1, 2][2] == payload.x", "always fails: an index is out of bounds"),
@@ -149,6 +152,8 @@ fn what_may_work_is_let_through() {
         "payload.?a.orValue(1) == 1",
         "payload[?'a'].hasValue()",
         "true || 1/0 == 1",
+        "optional.of(payload.a).hasValue()",
+        "type(timestamp(payload.at)) == google.protobuf.Timestamp",
         "'é' == payload.x",
     ] {
         assert_eq!(doubted(expression), [""; 0], "{expression}");
