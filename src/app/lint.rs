@@ -1,5 +1,5 @@
-//! What a config may say and probably does not mean: what nothing uses, what no event reaches, what is done twice, retries that
-//! go on for longer than their event is kept. Pure; each finding is a warning with its place.
+//! What a config may say and probably does not mean: what nothing uses, what no event reaches, where no delivery may go, what is
+//! done twice, retries that go on for longer than their event is kept. Pure; each finding is a warning with its place.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::{Config, Fault, Rule, Severity, below};
 use crate::filter::{TypePattern, constant};
 use crate::route::{Route, Subscription};
+use crate::send::refusal;
 use crate::settle::JITTER_SHARE;
 
 /// How many subscriptions of one endpoint, and patterns of one route, are compared with each other: the time grows with the
@@ -17,6 +18,7 @@ const COMPARED_MAX: usize = 64;
 /// only follow from them.
 pub(super) fn lint(config: &Config, faults: &[Fault]) -> Vec<Fault> {
     let mut lint = Lint { config, faults, found: Vec::new() };
+    lint.refused();
     lint.unused();
     lint.unreachable();
     lint.twice();
@@ -62,6 +64,21 @@ impl<'c> Lint<'c> {
         })
     }
 
+    fn refused(&mut self) {
+        if !self.is_whole("delivery.allow_networks") {
+            return;
+        }
+        for endpoint in &self.config.endpoints {
+            let key = format!("endpoints.{}.url", endpoint.name);
+            let stood_in = self.config.description.is_stood_in("endpoints", &endpoint.name, "url");
+            let Some(refusal) = refusal(&endpoint.url, &self.config.delivery.allow_networks) else { continue };
+            if !stood_in && self.is_whole(&key) {
+                let message = format!("no delivery may go to the endpoint `{}`: {refusal}", endpoint.name);
+                self.found.push(self.config.fault_in_secret(Severity::Warning, Rule::Endpoint, &key, message));
+            }
+        }
+    }
+
     fn unused(&mut self) {
         let config = self.config;
         if !self.is_whole("routes") && config.routes.is_empty() {
@@ -95,12 +112,14 @@ impl<'c> Lint<'c> {
 
     fn unreachable(&mut self) {
         let config = self.config;
-        if config.sources.is_empty() && !config.routes.is_empty() {
-            self.warn(
-                Rule::Unreachable,
-                "routes",
-                "there are routes and no `[sources.NAME]`: no event can come in".to_owned(),
-            );
+        let without_sources = match config.routes.is_empty() {
+            // It may be that they are there under a wrong name.
+            true if !self.faults.is_empty() => None,
+            true => Some("there is no `[sources.NAME]` and no `[[routes]]`: no event can come in, or go anywhere"),
+            false => Some("there are routes and no `[sources.NAME]`: no event can come in"),
+        };
+        if let (true, Some(message)) = (config.sources.is_empty(), without_sources) {
+            self.warn(Rule::Unreachable, "routes", message.to_owned());
         }
         for (number, route) in config.routes.iter().enumerate() {
             let key = format!("routes[{number}].where");
@@ -129,13 +148,14 @@ impl<'c> Lint<'c> {
         }
         let mut alike: HashMap<String, Vec<Placed<'c>>> = HashMap::new();
         for placed in self.subscriptions() {
-            let Subscription { endpoint, plugins, .. } = placed.subscription;
+            let Subscription { endpoint, plugins, on_error, retry, .. } = placed.subscription;
             let (route, subscription) = placed.key;
             if !self.is_whole_route(route) || !self.is_whole(&format!("routes[{route}].subscriptions[{subscription}]"))
             {
                 continue;
             }
-            alike.entry(format!("{} {plugins:?}", endpoint.name)).or_default().push(placed);
+            let way = format!("{} {plugins:?} {on_error:?} {:?}", endpoint.name, retry.waits);
+            alike.entry(way).or_default().push(placed);
         }
         for group in alike.values() {
             for (place, narrow) in group.iter().enumerate().take(COMPARED_MAX) {
@@ -277,6 +297,57 @@ mod tests {
             route("b", "where = \"payload.x == 2\"\n")
         );
         assert_eq!(found(&text), [""; 0]);
+    }
+
+    #[test]
+    fn other_retries_or_another_answer_to_plugin_faults_is_not_twice() {
+        let text = |first: &str, second: &str| {
+            let subscription = |name: &str, extra: &str| {
+                format!(
+                    "{{ name = \"{name}\", endpoint = \"e\", plugins = [{{ use = \"p\", mode = \"shadow\" }}]{extra} }}"
+                )
+            };
+            let both = format!("[{}, {}]", subscription("a", first), subscription("b", second));
+            with_route(&format!("events = [\"**\"]\nsubscriptions = {both}\n[plugins.p]\npath = \"p.wasm\""))
+        };
+        for (first, second, twice) in [
+            ("", "", 1),
+            ("", ", retry = [\"1m\", \"5m\", \"30m\", \"2h\", \"24h\"]", 1),
+            ("", ", retry = [\"1m\"]", 0),
+            (", on_error = \"dead-letter\"", "", 0),
+            (", on_error = \"dead-letter\"", ", on_error = \"dead-letter\"", 1),
+        ] {
+            let found = found(&text(first, second));
+            assert_eq!(found.len(), twice, "`{first}` and `{second}`: {found:#?}");
+        }
+        let applied = text("", "").replacen(", mode = \"shadow\"", "", 1);
+        assert_eq!(found(&applied), [""; 0], "one applies the plugin, the other does not");
+    }
+
+    #[test]
+    fn a_config_in_which_nothing_can_happen_is_told() {
+        let expected =
+            "app.toml: there is no `[sources.NAME]` and no `[[routes]]`: no event can come in, or go anywhere";
+        assert_eq!(found("[log]\nlevel = \"info\"\n"), [expected]);
+        let without_routes = "[sources.app]\npath = \"/a\"\nauth = \"none\"\n";
+        let expected = "app.toml:1:1: no route takes the events of the source `app`: they would reach nobody";
+        assert_eq!(found(without_routes), [expected]);
+    }
+
+    #[test]
+    fn an_address_that_deliveries_may_not_go_to_is_told_unless_it_is_listed() {
+        let route = "events = [\"**\"]\nsubscriptions = [{ name = \"s\", endpoint = \"e\" }]\n";
+        let with_url =
+            |url: &str, rest: &str| with_route(&format!("{route}{rest}")).replace("https://e.example.com", url);
+        assert_eq!(
+            found(&with_url("https://10.1.2.3:8443/token", "")),
+            [
+                "app.toml:5:7: no delivery may go to the endpoint `e`: 10.1.2.3 is private; `delivery.allow_networks` can allow it"
+            ]
+        );
+        let listed = "[delivery]\nallow_networks = [\"10.0.0.0/8\"]";
+        assert_eq!(found(&with_url("https://10.1.2.3:8443/token", listed)), [""; 0]);
+        assert_eq!(found(&with_url("https://localhost/", listed)).len(), 1);
     }
 
     #[test]

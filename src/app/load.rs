@@ -7,7 +7,7 @@ use super::identities::Identities;
 use super::lint;
 use crate::config::{Config, Description, Draft, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
-use crate::filter::{RouteError, RouteFault, RouteTable};
+use crate::filter::{ConditionError, RouteError, RouteFault, RouteTable};
 use crate::plugin::{self, Plugin, PluginHost, Refusal};
 
 /// A generation, and what the operator should know of it.
@@ -23,8 +23,8 @@ pub(super) struct Loaded {
 ///
 /// Endpoints that are as they were before keep what the router knows of them. `serve`, a reload and `check` all come here.
 pub(super) async fn load(config: &Config, host: &PluginHost, before: &Snapshot) -> Result<Loaded, Errors> {
-    let Examined { routes, plugins, consumers, mut faults } = examine(config, host, before).await;
-    let warnings = warnings(config, &[]);
+    let Examined { routes, plugins, consumers, mut faults, doubts } = examine(config, host, before).await;
+    let warnings = warnings(config, &[], doubts);
     if !faults.is_empty() {
         faults.sort_by(|a, b| a.place.cmp(&b.place));
         return Err(Errors { faults, warnings });
@@ -47,8 +47,10 @@ pub(super) async fn finish(draft: Draft, host: &PluginHost) -> Result<Config, Er
         return draft.finish();
     }
     let config = draft.config();
-    let examined = examine(config, host, &Snapshot::default()).await.faults;
-    let warnings = warnings(config, draft.faults());
+    let Examined { faults: examined, mut doubts, .. } = examine(config, host, &Snapshot::default()).await;
+    // What the reader refused of a route may be what its `where` asks for.
+    doubts.retain(|doubt| draft.faults().iter().all(|fault| route_of(&fault.key) != route_of(&doubt.key)));
+    let warnings = warnings(config, draft.faults(), doubts);
     let of_listeners = Identities::faults(config);
     let mut faults = draft.faults().to_vec();
     let is_another = |found: &Fault| draft.faults().iter().all(|fault| fault.key != found.key);
@@ -57,9 +59,15 @@ pub(super) async fn finish(draft: Draft, host: &PluginHost) -> Result<Config, Er
     Err(Errors { faults, warnings })
 }
 
-/// The reader's own, and what the config may say and probably does not mean. `faults` are the reader's.
-fn warnings(config: &Config, faults: &[Fault]) -> Vec<Fault> {
+/// The part of a key that names a route: `routes[0]`.
+fn route_of(key: &str) -> &str {
+    key.split('.').next().unwrap_or_default()
+}
+
+/// The reader's own, what is doubted of the routes, and what the config may say and probably does not mean. `faults` are the reader's.
+fn warnings(config: &Config, faults: &[Fault], doubts: Vec<Fault>) -> Vec<Fault> {
     let mut warnings = config.warnings.clone();
+    warnings.extend(doubts);
     warnings.extend(lint::lint(config, faults));
     warnings.sort_by(|a, b| a.place.cmp(&b.place));
     warnings
@@ -71,14 +79,16 @@ struct Examined {
     plugins: HashMap<Arc<str>, Arc<Plugin>>,
     consumers: Vec<Consumer>,
     faults: Vec<Fault>,
+    doubts: Vec<Fault>,
 }
 
 async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Examined {
-    let mut faults = Vec::new();
-    let routes = RouteTable::compile(&config.routes).unwrap_or_else(|errors| {
-        faults.extend(errors.iter().map(|error| route_fault(config, error)));
-        RouteTable::default()
-    });
+    let routes = RouteTable::examine(&config.routes);
+    let told = |severity, errors: &[RouteError]| -> Vec<Fault> {
+        errors.iter().map(|error| route_fault(config, severity, error)).collect()
+    };
+    let (mut faults, doubts) = (told(Severity::Error, &routes.errors), told(Severity::Warning, &routes.doubts));
+    let routes = routes.table;
 
     let mut plugins: HashMap<Arc<str>, Arc<Plugin>> = HashMap::new();
     for spec in &config.plugins {
@@ -124,7 +134,7 @@ async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Exami
             });
         }
     }
-    Examined { routes, plugins, consumers, faults }
+    Examined { routes, plugins, consumers, faults, doubts }
 }
 
 /// A shorter text in a config is none that somebody keeps secret.
@@ -150,20 +160,24 @@ fn without_texts(said: String, config: &str) -> String {
     })
 }
 
-fn route_fault(config: &Config, error: &RouteError) -> Fault {
-    let number = error.number;
-    let route = config.routes.get(number);
-    let (key, within) = match &error.fault {
-        RouteFault::Pattern { pattern, .. } => {
-            let place = route.and_then(|route| route.patterns.iter().position(|own| own == pattern));
-            (format!("routes[{number}].events[{}]", place.unwrap_or_default()), None)
-        }
-        RouteFault::Condition(fault) => {
-            let text = route.and_then(|route| route.condition.as_deref()).unwrap_or_default();
-            (format!("routes[{number}].where"), fault.part(text))
-        }
+fn route_fault(config: &Config, severity: Severity, error: &RouteError) -> Fault {
+    let (number, name) = (error.number, &error.route);
+    let of_condition = |rule, fault: &ConditionError| {
+        let (key, message) = (format!("routes[{number}].where"), format!("route `{name}`: `where`: {}", fault.message));
+        let mut found = config.fault(severity, rule, &key, fault.part.clone(), message);
+        found.suggestion = fault.suggestion.map(str::to_owned);
+        found
     };
-    config.fault(Severity::Error, Rule::Route, &key, within, error.to_string())
+    match &error.fault {
+        RouteFault::Pattern { pattern, .. } => {
+            let patterns = config.routes.get(number).map(|route| route.patterns.as_slice()).unwrap_or_default();
+            let place = patterns.iter().position(|own| own == pattern);
+            let key = format!("routes[{number}].events[{}]", place.unwrap_or_default());
+            config.fault(severity, Rule::Route, &key, None, error.to_string())
+        }
+        RouteFault::Condition(fault) => of_condition(Rule::Route, fault),
+        RouteFault::Unreachable(fault) => of_condition(Rule::Unreachable, fault),
+    }
 }
 
 fn plugin_fault(config: &Config, name: &str, error: &plugin::Error) -> Fault {

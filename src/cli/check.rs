@@ -92,7 +92,11 @@ fn findings(draft: Draft, is_online: bool) -> Result<Vec<Fault>, Error> {
             };
             let online = runtime.block_on(app::online(&config, done));
             bar.finish_and_clear();
-            Ok(checked.warnings.into_iter().chain(online?).collect())
+            let online = online?;
+            // What is refused by the URL alone is found when it is reached for, too.
+            let is_other =
+                |warning: &Fault| warning.rule != Rule::Endpoint || online.iter().all(|fault| fault.key != warning.key);
+            Ok(checked.warnings.into_iter().filter(is_other).chain(online.iter().cloned()).collect())
         }
         Err(app::Error::Invalid(errors)) => Ok(errors.faults.into_iter().chain(errors.warnings).collect()),
         Err(error) => Err(error.into()),

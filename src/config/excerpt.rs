@@ -107,14 +107,25 @@ impl SourceFile {
         let (text, rest, start) = match (key, name()) {
             (Some(key), _) => (key, "= …", line.start),
             (None, Some(name)) => (name, ": …", fault.range.start),
-            (None, None) => (header()?, " …", line.start),
+            (None, None) => match header() {
+                Some(header) => (header, " …", line.start),
+                None => (self.plain_header(&line)?, "", line.start),
+            },
         };
         let caret = fault.range.start - start;
         let (caret, caret_length) = match caret < text.len() {
             true => (caret, fault.range.len().min(text.len() - caret)),
-            false => (text.len() + 2, 1),
+            false => (text.len() + rest.len().min(2), 1),
         };
         Some(Excerpt { line: self.line_number(line.start), text: format!("{text}{rest}"), caret, caret_length })
+    }
+
+    /// The line, if it is a table's header or was to be one. As of keys, only what is in names is shown.
+    fn plain_header(&self, line: &Range<usize>) -> Option<&str> {
+        let header = self.text[line.clone()].split('#').next().unwrap_or_default().trim_end();
+        let plain = |c: char| c.is_ascii_lowercase() || "_-.[] ".contains(c);
+        let is_json = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        (!is_json && header.starts_with('[') && header.chars().all(plain)).then_some(header)
     }
 
     /// The line that has this byte, without its end.

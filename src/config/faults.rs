@@ -73,7 +73,7 @@ pub enum Rule {
     Retention,
     /// A listener's certificate that has ended, or soon will.
     Certificate,
-    /// An endpoint that can't be reached; looked for only where that is asked.
+    /// An endpoint that no delivery may go to, or, looked for only where that is asked, that can't be reached.
     Endpoint,
     /// A store that can't be used as it is; looked at only where that is asked.
     Store,

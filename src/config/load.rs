@@ -131,7 +131,23 @@ fn read_files(path: &Path) -> Result<Vec<SourceFile>, Errors> {
     } else {
         paths.push(path.to_owned());
     }
-    paths.into_iter().map(|path| read_file(&path).map(|text| SourceFile::new(path, text))).collect()
+    let read = paths.into_iter().map(|path| read_file(&path).map(|text| SourceFile::new(path, text)));
+    let (mut files, mut faults) = (Vec::new(), Vec::new());
+    for file in read {
+        match file {
+            Ok(file) => files.push(file),
+            Err(errors) => faults.extend(errors.faults),
+        }
+    }
+    if faults.is_empty() {
+        return Ok(files);
+    }
+    // What can be read may have mistakes, too; only those of syntax don't depend on the other files.
+    if let Err(errors) = merge_files(path, files) {
+        faults.extend(errors.faults);
+    }
+    faults.sort_by(|a, b| a.place.cmp(&b.place));
+    Err(Errors { faults, warnings: Vec::new() })
 }
 
 fn read_file(path: &Path) -> Result<String, Errors> {

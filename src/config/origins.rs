@@ -119,7 +119,12 @@ impl Origins {
         let mut focus = spot.value.clone();
         if let Some(within) = within.filter(|_| exact) {
             let text = &file.text[focus.clone()];
-            let opening = text.bytes().take_while(|byte| matches!(byte, b'"' | b'\'')).count().min(3);
+            let mut opening = text.bytes().take_while(|byte| matches!(byte, b'"' | b'\'')).count().min(3);
+            if opening == 3 {
+                // A line break that follows at once is not part of the text.
+                let rest = &text[opening..];
+                opening += ["\r\n", "\n"].into_iter().find(|end| rest.starts_with(end)).map_or(0, str::len);
+            }
             let part = focus.start + opening + within.start..focus.start + opening + within.end;
             if !text.contains('\\') && part.end <= focus.end && file.text.is_char_boundary(part.start) {
                 focus = part;

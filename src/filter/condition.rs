@@ -14,7 +14,7 @@ use cel::parser::Expression;
 use cel::{Context, Env, Program};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::foresight;
+use super::foresight::{self, Foresight};
 use crate::event::Event;
 
 /// How long a reason may be, in characters: a reason may quote a key of the payload.
@@ -38,56 +38,31 @@ pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(En
 pub struct Condition {
     pub(super) program: Program,
     pub(super) text: Box<str>,
+    /// What is known of it whatever the event.
+    pub(super) foresight: Foresight,
     /// How deep its macros are nested; one that builds a list counts twice, since it may copy what it visits.
     nesting: u32,
     /// The longest list that stands in the expression itself.
     list_length: usize,
 }
 
-/// Why an expression can't be used.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConditionError {
-    /// It is no CEL.
-    #[error("{message}")]
-    Syntax {
-        /// What the parser says.
-        message: String,
-        /// The place in the expression, in bytes.
-        at: usize,
-    },
-    /// It names something that an event does not have.
-    #[error("`{name}` is not known{}; an expression may use {}", suggestion.as_ref().map_or(String::new(), |s| format!(", did you mean `{s}`")), VARIABLES.join(", "))]
-    Unknown {
-        /// The name.
-        name: String,
-        /// The nearest known one.
-        suggestion: Option<&'static str>,
-    },
-    /// It calls something that there is not.
-    #[error("there is no function `{name}`{}", suggestion.as_ref().map_or(String::new(), |s| format!(", did you mean `{s}`?")))]
-    Function {
-        /// The name.
-        name: String,
-        /// The nearest known one.
-        suggestion: Option<&'static str>,
-    },
-    /// Its types can't fit, whatever the event.
-    #[error("{0}")]
-    Type(String),
+/// Why an expression can't be used, or a part of it can't.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionError {
+    /// What is wrong.
+    pub message: String,
+    /// The known name that is nearest to one that is not known.
+    pub suggestion: Option<&'static str>,
+    /// The part of the expression that is at fault, in bytes, where it can be told.
+    pub part: Option<Range<usize>>,
 }
 
-impl ConditionError {
-    /// The part of `text`, the expression, that is at fault, in bytes, where it can be told.
-    pub fn part(&self, text: &str) -> Option<Range<usize>> {
-        match self {
-            Self::Syntax { at, .. } => Some(*at..*at + text.get(*at..)?.chars().next().map_or(0, char::len_utf8)),
-            Self::Unknown { name, .. } | Self::Function { name, .. } => {
-                let is_word = |c: char| c.is_alphanumeric() || c == '_';
-                let ends = |at: usize| !text[..at].ends_with(is_word) && !text[at + name.len()..].starts_with(is_word);
-                text.match_indices(name.as_str()).map(|(at, _)| at).find(|at| ends(*at)).map(|at| at..at + name.len())
-            }
-            Self::Type(_) => None,
-        }
+impl std::error::Error for ConditionError {}
+
+impl fmt::Display for ConditionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.suggestion.map_or(Ok(()), |suggestion| write!(f, "; did you mean `{suggestion}`?"))
     }
 }
 
@@ -98,13 +73,18 @@ impl fmt::Debug for Condition {
 }
 
 impl Condition {
-    /// Compiles an expression and checks the names it uses.
-    pub fn compile(text: &str) -> Result<Self, ConditionError> {
-        let program = ENVIRONMENT.compile(text).map_err(|errors| syntax_error(&errors, text))?;
-        foresight::check(program.expression())?;
+    /// Compiles an expression and looks for what can't work; of one that is no CEL only the first mistake is told.
+    pub fn compile(text: &str) -> Result<Self, Vec<ConditionError>> {
+        let program = ENVIRONMENT.compile(text).map_err(|errors| vec![syntax_error(&errors, text)])?;
+        let foresight = foresight::look(&program)?;
+        Ok(Self { foresight, ..Self::unforeseen(program, text) })
+    }
+
+    /// A program of which nothing is asked beforehand.
+    pub(super) fn unforeseen(program: Program, text: &str) -> Self {
         let (mut nesting, mut list_length) = (0, 0);
         measure(program.expression(), 0, &mut nesting, &mut list_length);
-        Ok(Self { program, text: text.into(), nesting, list_length })
+        Self { program, text: text.into(), foresight: Foresight::default(), nesting, list_length }
     }
 
     /// Whether it may take more than a few milliseconds over a payload of this size.
@@ -140,12 +120,14 @@ impl Condition {
 /// The parser's first complaint, with the place that it gives as line and column.
 fn syntax_error(errors: &cel::ParseErrors, text: &str) -> ConditionError {
     let Some(first) = errors.errors.first() else {
-        return ConditionError::Syntax { message: errors.to_string(), at: 0 };
+        return ConditionError { message: errors.to_string(), suggestion: None, part: None };
     };
     let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1), usize::try_from(first.pos.1).unwrap_or(1));
     let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let in_line = text[before..].char_indices().nth(column.saturating_sub(1)).map_or(text.len() - before, |(at, _)| at);
-    ConditionError::Syntax { message: format!("{} (column {column})", first.msg), at: before + in_line }
+    let at = before + in_line;
+    let part = at..at + text[at..].chars().next().map_or(0, char::len_utf8);
+    ConditionError { message: format!("{} (column {column})", first.msg), suggestion: None, part: Some(part) }
 }
 
 /// Finds the deepest nesting of macros and the longest list literal.
@@ -183,13 +165,14 @@ fn measure_entry(entry: &EntryExpr, depth: u32, nesting: &mut u32, list_length: 
     }
 }
 
-fn describe(error: &cel::ExecutionError) -> String {
+pub(super) fn describe(error: &cel::ExecutionError) -> String {
     use cel::ExecutionError as E;
     match error {
         E::NoSuchKey(key) => format!("no such key: {key}"),
         E::UndeclaredReference(name) => format!("`{name}` is not known"),
         E::DivisionByZero(_) => "division by zero".to_owned(),
         E::RemainderByZero(_) => "remainder by zero".to_owned(),
+        E::Overflow(..) => "a number or a time is out of range".to_owned(),
         E::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
         E::FunctionError { function, .. } => format!("`{function}` failed"),
         E::InvalidArgumentCount { expected, actual } => format!("a function takes {expected} arguments, not {actual}"),
@@ -359,11 +342,13 @@ mod tests {
 
     #[test]
     fn what_is_not_true_keeps_the_event_away_and_says_why_without_quoting_the_payload() {
-        let payload = r#"{"amount":"marker"}"#;
+        let payload = r#"{"amount":"marker","none":0}"#;
         assert_eq!(reason("payload.amount == 'x'", payload).unwrap(), "where is false");
         assert_eq!(reason("payload.missing > 1", payload).unwrap(), "where failed: no such key: missing");
         assert!(reason("payload.amount", payload).unwrap().starts_with("where is not true or false"));
-        for expression in ["payload.amount > 10", "payload.amount.x == 1", "payload.amount / 0 == 1", "size(1) == 1"] {
+        for expression in
+            ["payload.amount > 10", "payload.amount.x == 1", "1 / payload.none == 1", "size(payload.none) == 1"]
+        {
             let reason = reason(expression, payload).unwrap();
             assert!(reason.starts_with("where failed: ") && !reason.contains("marker"), "{reason}");
         }
@@ -388,8 +373,8 @@ mod tests {
 
     #[test]
     fn unknown_names_and_bad_syntax_are_refused_when_compiled() {
-        let error = Condition::compile("paylod.amount > 1").unwrap_err();
-        assert!(matches!(&error, ConditionError::Unknown { suggestion: Some("payload"), .. }), "{error}");
-        assert!(matches!(Condition::compile("payload.amount >"), Err(ConditionError::Syntax { .. })));
+        let errors = Condition::compile("paylod.amount > 1").unwrap_err();
+        assert_eq!((errors.len(), errors[0].suggestion), (1, Some("payload")), "{errors:?}");
+        assert!(Condition::compile("payload.amount >").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Fuzzing of patterns, against a matcher that is as simple as the documentation, and of `where`.
 
-use super::condition::{Condition, Variables};
+use super::condition::{Condition, ENVIRONMENT, Variables};
 use super::pattern::{TypeIndex, TypePattern};
 use crate::event;
 use crate::fuzz::{Parts, fuzz};
@@ -41,7 +41,22 @@ fn conditions() {
     let (mut true_of, mut refused) = (0, 0);
     fuzz("where", |input| {
         let mut parts = Parts(input);
-        let Ok(condition) = Condition::compile(&parts.line()) else { return };
+        let text = parts.line();
+        let (condition, is_refused) = match Condition::compile(&text) {
+            Ok(condition) => (condition, false),
+            // A name that there is not is refused wherever it stands.
+            Err(errors)
+                if errors
+                    .iter()
+                    .any(|error| error.message.contains(" is not known") || error.message.contains("function")) =>
+            {
+                return;
+            }
+            Err(_) => match ENVIRONMENT.compile(&text) {
+                Ok(program) => (Condition::unforeseen(program, &text), true),
+                Err(_) => return,
+            },
+        };
         let payload = parts.line();
         if serde_json::from_str::<&serde_json::value::RawValue>(&payload).is_err() {
             return;
@@ -50,6 +65,7 @@ fn conditions() {
         let again = || condition.refuses(&Variables::of(&event));
         let reason = again();
         assert_eq!(reason, again(), "a filter is pure");
+        assert!(!is_refused || reason.is_some(), "`{text}` is refused, and true of {payload}");
         if let Some(reason) = reason {
             assert!(reason.chars().count() <= 400);
             refused += 1;

@@ -21,6 +21,7 @@ pub use pattern::{PatternError, TypePattern};
 use crate::event::Event;
 use crate::route::{Route, Subscription};
 use condition::Variables;
+use foresight::{Demand, Foresight};
 use pattern::TypeIndex;
 
 /// All routes, ready to match.
@@ -65,7 +66,21 @@ pub enum RouteFault {
     },
     /// The `where` expression.
     #[error("`where`: {0}")]
-    Condition(#[from] ConditionError),
+    Condition(ConditionError),
+    /// What `where` asks for is not among what the route takes.
+    #[error("`where`: {0}")]
+    Unreachable(ConditionError),
+}
+
+/// Routes, and what is to be said of them.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Those that can be compiled.
+    pub table: RouteTable,
+    /// Why the others can't.
+    pub errors: Vec<RouteError>,
+    /// What can be compiled, and is probably not what is meant.
+    pub doubts: Vec<RouteError>,
 }
 
 /// Routes of one table that may want an event: their numbers, ascending.
@@ -102,11 +117,16 @@ pub enum Wish {
 impl RouteTable {
     /// Compiles patterns and conditions; reports every fault, not only the first.
     pub fn compile(routes: &[Route]) -> Result<Self, Vec<RouteError>> {
-        let mut table = Self::default();
-        let mut errors = Vec::new();
+        let Examined { table, errors, .. } = Self::examine(routes);
+        if errors.is_empty() { Ok(table) } else { Err(errors) }
+    }
+
+    /// The same, with what is only doubted. Where there are errors the table is of no use.
+    pub fn examine(routes: &[Route]) -> Examined {
+        let Examined { mut table, mut errors, mut doubts } = Examined::default();
         for route in routes {
             let number = table.routes.len();
-            let mut fail = |fault| errors.push(RouteError { route: Arc::clone(&route.name), number, fault });
+            let about = |fault| RouteError { route: Arc::clone(&route.name), number, fault };
             let mut patterns = Vec::with_capacity(route.patterns.len());
             for pattern in &route.patterns {
                 match TypePattern::parse(pattern) {
@@ -114,16 +134,24 @@ impl RouteTable {
                         table.index.insert(&parsed, number);
                         patterns.push(parsed);
                     }
-                    Err(error) => fail(RouteFault::Pattern { pattern: pattern.clone(), error }),
+                    Err(error) => errors.push(about(RouteFault::Pattern { pattern: pattern.clone(), error })),
                 }
             }
             let condition = match route.condition.as_deref().map(Condition::compile).transpose() {
                 Ok(condition) => condition,
-                Err(error) => {
-                    fail(error.into());
+                Err(faults) => {
+                    errors.extend(faults.into_iter().map(|fault| about(RouteFault::Condition(fault))));
                     None
                 }
             };
+            let foresight = condition.as_ref().map(|condition| &condition.foresight);
+            if let Some(Foresight { doubts: of_parts, demands }) = foresight {
+                doubts.extend(of_parts.iter().map(|doubt| about(RouteFault::Condition(doubt.clone()))));
+                // A pattern that is none is told as such; what it was to take is not known.
+                let is_whole = patterns.len() == route.patterns.len();
+                let unmet = demands.iter().filter(|_| is_whole).filter_map(|demand| unmet(demand, &patterns, route));
+                doubts.extend(unmet.map(|error| about(RouteFault::Unreachable(error))));
+            }
             table.routes.push(CompiledRoute {
                 patterns,
                 sources: route.sources.clone(),
@@ -133,7 +161,7 @@ impl RouteTable {
                 panics: false,
             });
         }
-        if errors.is_empty() { Ok(table) } else { Err(errors) }
+        Examined { table, errors, doubts }
     }
 
     /// The routes with a pattern that fits the event's type.
@@ -176,6 +204,21 @@ impl RouteTable {
         let mut conditions = candidates.0.iter().filter_map(|number| self.routes[*number].condition.as_ref());
         conditions.any(|condition| condition.takes_long(event.payload.len()))
     }
+}
+
+/// Why no event that the route takes meets what its condition asks for.
+fn unmet(demand: &Demand, patterns: &[TypePattern], route: &Route) -> Option<ConditionError> {
+    let Demand { variable, value, part } = demand;
+    let (is_met, what, taken) = match variable.as_str() {
+        "eventType" => (patterns.iter().any(|pattern| pattern.matches(value)), "events", &route.patterns.join("`, `")),
+        "source" => {
+            let is_met = route.sources.is_empty() || route.sources.iter().any(|own| **own == **value);
+            (is_met, "sources", &route.sources.join("`, `"))
+        }
+        _ => return None,
+    };
+    let message = format!("never true, since `{what}` of the route takes only `{taken}`, and not `{value}`");
+    (!is_met).then(|| ConditionError { message, suggestion: None, part: part.clone() })
 }
 
 impl CompiledRoute {
@@ -284,5 +327,43 @@ pub(crate) mod tests {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 4, "{texts:#?}");
         assert!(texts[3].contains("did you mean `payload`"), "{texts:#?}");
+    }
+
+    #[test]
+    fn a_condition_that_asks_for_what_the_route_does_not_take_is_doubted() {
+        for (patterns, sources, condition, part) in [
+            (
+                &["order.*"][..],
+                &[][..],
+                "eventType == 'user.created'",
+                Some("`events` of the route takes only `order.*`, and not `user.created`"),
+            ),
+            (
+                &["order.*", "cart.*"],
+                &[],
+                "payload.x && ('user.created' == eventType && payload.y)",
+                Some("takes only `order.*`, `cart.*`"),
+            ),
+            (
+                &["**"],
+                &["app", "web"],
+                "source == 'shop'",
+                Some("`sources` of the route takes only `app`, `web`, and not `shop`"),
+            ),
+            (&["order.*"], &["app"], "eventType == 'order.created' && source == 'app'", None),
+            (&["user.*", "order.*"], &[], "eventType == 'order.created' && source == 'shop'", None),
+            (&["order.*"], &[], "eventType == 'user.created' || payload.x", None),
+            (&["order.*"], &[], "eventType != 'user.created'", None),
+            (&["order.*"], &[], "payload.eventType == 'user.created'", None),
+            (&["order.*"], &[], "payload.tags.exists(eventType, eventType == 'user.created')", None),
+        ] {
+            let doubts = RouteTable::examine(&[route("r", patterns, sources, Some(condition))]).doubts;
+            let text = doubts.first().map(ToString::to_string);
+            let fits = match (&text, part) {
+                (Some(text), Some(part)) => text.contains(part),
+                (text, part) => text.is_none() && part.is_none(),
+            };
+            assert!(fits && doubts.len() < 2, "{condition}: {doubts:?}");
+        }
     }
 }

@@ -24,6 +24,7 @@ use super::address::{self, Permit, RefusedAddress};
 use super::resolve::Resolve;
 use super::stream::Stream;
 use crate::delivery::SendErrorKind;
+use crate::endpoint::EndpointUrl;
 
 /// A name with more addresses than this is refused.
 const ADDRESSES_MAX: usize = 32;
@@ -133,8 +134,7 @@ impl Connector {
     pub(super) async fn connect(&self, uri: &Uri, bound: Duration) -> Result<Stream, Error> {
         let deadline = Instant::now() + bound;
         let host = Host::parse(uri.host().unwrap_or_default())?;
-        let encrypted = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+        let port = port_of(uri);
         let addresses = match &host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => timeout_at(deadline, self.resolver.resolve(name))
@@ -146,7 +146,7 @@ impl Connector {
         let tcp = connect_to_first(&addresses, port, deadline, bound).await?;
         // Without it the last piece of a request waits for an acknowledgement of the one before.
         tcp.set_nodelay(true).map_err(Error::Tcp)?;
-        if !encrypted {
+        if !is_encrypted(uri) {
             return Ok(Stream::plain(tcp, self.answer_bytes_max));
         }
         let tls = timeout_at(deadline, TlsConnector::from(Arc::clone(&self.tls)).connect(host.server_name()?, tcp))
@@ -164,15 +164,44 @@ impl Connector {
             count => return Err(Error::Addresses(count)),
         }
         for address in addresses {
-            match address::verdict(*address, &self.allowed).map_err(Error::Refused)? {
-                Permit::Listed => {}
-                Permit::Public if !address::port_is_allowed(port) => return Err(Error::Port(port)),
+            match permit(*address, port, &self.allowed)? {
                 Permit::Public if is_this_machine(*address) => return Err(Error::ThisMachine(*address)),
-                Permit::Public => {}
+                Permit::Public | Permit::Listed => {}
             }
         }
         Ok(())
     }
+}
+
+/// Whether deliveries may go to this port of an address, as far as that can be told on any machine.
+fn permit(address: IpAddr, port: u16, allowed: &[IpNet]) -> Result<Permit, Error> {
+    let permit = address::verdict(address, allowed).map_err(Error::Refused)?;
+    match permit {
+        Permit::Public if !address::port_is_allowed(port) => Err(Error::Port(port)),
+        Permit::Public | Permit::Listed => Ok(permit),
+    }
+}
+
+/// Why no attempt will connect to a URL, where its host says so without a look-up: it is an address, or `localhost`.
+pub fn refusal(url: &EndpointUrl, allowed: &[IpNet]) -> Option<String> {
+    let refused = |address: IpAddr| permit(address, port_of(url.uri()), allowed).err();
+    let error = match Host::parse(url.uri().host().unwrap_or_default()).ok()? {
+        Host::Address(address) => refused(address),
+        // One of the two may be all that the name stands for.
+        Host::Name(name) if name.trim_end_matches('.').eq_ignore_ascii_case("localhost") => {
+            refused(Ipv4Addr::LOCALHOST.into()).filter(|_| refused(Ipv6Addr::LOCALHOST.into()).is_some())
+        }
+        Host::Name(_) => None,
+    };
+    error.map(|error| error.to_string())
+}
+
+fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if is_encrypted(uri) { 443 } else { 80 })
+}
+
+fn is_encrypted(uri: &Uri) -> bool {
+    uri.scheme() == Some(&http::uri::Scheme::HTTPS)
 }
 
 /// A URL's host.
@@ -271,6 +300,32 @@ mod tests {
             (&"a".repeat(254), None),
         ] {
             assert_eq!(Host::parse(text).ok(), host, "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_are_refused_beforehand_as_attempts_refuse_them() {
+        for (url, allowed, part) in [
+            ("https://10.0.0.1/hook", "192.168.0.0/16", Some("10.0.0.1 is private; `delivery.allow_networks`")),
+            ("https://10.0.0.1/hook", "10.0.0.0/8", None),
+            ("http://127.0.0.1:8080", "10.0.0.0/8", Some("127.0.0.1 is loopback")),
+            ("http://[::1]:8080", "127.0.0.0/8", Some("::1 is loopback")),
+            ("http://169.254.169.254/", "169.254.0.0/16", Some("listed by itself")),
+            ("http://[::ffff:10.0.0.1]/", "192.168.0.0/16", Some("10.0.0.1 is private")),
+            ("http://[64:ff9b::a00:1]/", "64:ff9b::/96", Some("carries 10.0.0.1")),
+            ("http://LocalHost.:8080", "10.0.0.0/8", Some("127.0.0.1 is loopback")),
+            ("http://localhost:8080", "127.0.0.0/8", None),
+            ("http://localhost:8080", "::1/128", None),
+            ("https://8.8.8.8:6379", "10.0.0.0/8", Some("port 6379")),
+            ("https://8.8.8.8:8443", "10.0.0.0/8", None),
+            ("https://hooks.example.com:6379", "10.0.0.0/8", None),
+        ] {
+            let found = refusal(&EndpointUrl::parse(url).unwrap(), &[allowed.parse().unwrap()]);
+            let fits = match (&found, part) {
+                (Some(found), Some(part)) => found.contains(part),
+                (found, part) => found.is_none() && part.is_none(),
+            };
+            assert!(fits, "{url} with {allowed}: {found:?}");
         }
     }
 

@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 
 pub use answer::answered;
 pub use body::body_for;
+pub use connect::refusal;
 pub use headers::{
     HeaderFault, Heading, PLUGIN_HEADER_BYTES_MAX, PLUGIN_HEADERS_MAX, check_plugin_headers, endpoint_may_set,
     may_be_secret,

@@ -75,20 +75,27 @@ fn each_mistake_has_its_place_its_line_and_a_remedy() {
         (
             "an unknown name in a condition",
             format!("{BASE}{}where = 'paylod.amount > 1'\n", ROUTE),
-            "app.toml:10:10: error: route `r`: `where`: `paylod` is not known, did you mean `payload`; an expression may use \
-             eventType, aggregateType, aggregateId, payload, metadata, occurredAt, source [route]\n   |\n\
+            "app.toml:10:10: error: route `r`: `where`: `paylod` is not known; an expression may use eventType, \
+             aggregateType, aggregateId, payload, metadata, occurredAt, source; did you mean `payload`? [route]\n   |\n\
              10 | where = 'paylod.amount > 1'\n   |          ^^^^^^\n",
         ),
         (
             "a function that there is not",
             format!("{BASE}{ROUTE}where = \"eventType.startWith('order')\"\n"),
-            "app.toml:10:20: error: route `r`: `where`: there is no function `startWith`, did you mean `startsWith`? [route]\n   |\n\
+            "app.toml:10:20: error: route `r`: `where`: there is no function `startWith`; did you mean `startsWith`? [route]\n   |\n\
              10 | where = \"eventType.startWith('order')\"\n   |                    ^^^^^^^^^\n",
         ),
         (
             "types that do not fit",
             format!("{BASE}{ROUTE}where = \"eventType > 5\"\n"),
-            "app.toml:10:9: error: route `r`: `where`: `>` does not fit text and a number [route]\n",
+            "app.toml:10:20: error: route `r`: `where`: `>` does not fit text and a number [route]\n   |\n\
+             10 | where = \"eventType > 5\"\n   |                    ^\n",
+        ),
+        (
+            "a text that is no regular expression, in an expression of several lines",
+            format!("{BASE}{ROUTE}where = '''\npayload.x == 1 &&\n  payload.y.matches(\"((\")'''\n"),
+            "app.toml:12:21: error: route `r`: `where`: `((` is no regular expression: unclosed group [route]\n   |\n\
+             12 |   payload.y.matches(\"((\")'''\n   |                     ^^^^\n",
         ),
         ("no expression", format!("{BASE}{ROUTE}where = \"payload.amount >\"\n"), "app.toml:10:"),
         (
@@ -188,7 +195,7 @@ subscriptions = [{ name = "wide", endpoint = "x" }, { name = "again", endpoint =
         "app.toml:13:8: error: plugin `broken` (`broken.wasm`): not a WebAssembly file",
         "app.toml:18:22: warning: `order.created` adds nothing to `order.*`",
         "app.toml:18:39: error: `routes[0].events[2]`",
-        "app.toml:19:10: error: route `r`: `where`: `paylod` is not known, did you mean `payload`",
+        "app.toml:19:10: error: route `r`: `where`: `paylod` is not known; an expression may use",
         "app.toml:21:5: error: unknown key `nmae` in `routes[0].subscriptions[0]`; did you mean `name`?",
         "app.toml:21:33: error: unknown key `retires` in `routes[0].subscriptions[0]`; did you mean `retry`?",
         "app.toml:21:70: error: `routes[0].subscriptions[0].plugins[0].use` names no plugin of this config: `slak`; did you mean `slack`?",
@@ -202,6 +209,83 @@ subscriptions = [{ name = "wide", endpoint = "x" }, { name = "again", endpoint =
     }
     let carets = checked.stdout.lines().filter(|line| line.contains(" | ") && line.trim_end().ends_with('^'));
     assert_eq!(carets.count(), expected.len(), "each has its line: {}", checked.stdout);
+}
+
+#[test]
+fn a_header_that_is_none_is_shown_and_hides_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.toml"), format!("{BASE}[[routes]\nname = \"r\"\n")).unwrap();
+    std::fs::write(folder.path().join("b.toml"), "[endpoints.y\nurl = \"https://y.example.com\"\n").unwrap();
+    std::fs::write(folder.path().join("c.toml"), [b'#', 0xff]).unwrap();
+    let checked = check_in(folder.path(), &["."], &[("APP_KEY", "k")]);
+    assert_eq!(checked.code, 78, "{}", checked.stdout);
+    for expected in
+        ["6 | [[routes]\n  |          ^\n", "1 | [endpoints.y\n  |             ^\n", "./c.toml: error: is not UTF-8"]
+    {
+        assert!(checked.stdout.contains(expected), "`{expected}` is not in\n{}", checked.stdout);
+    }
+}
+
+#[test]
+fn severities_have_colours_on_a_terminal_only() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("app.toml"), format!("{BASE}{ROUTE}where = \"1 > 2\"\n[log]\nlevl = \"info\"\n"))
+        .unwrap();
+    let check = |format: &str, variables: &[(&str, &str)]| {
+        let variables = [&[("APP_KEY", "k")], variables].concat();
+        check_in(folder.path(), &["app.toml", "--format", format], &variables).stdout
+    };
+    assert!(!check("text", &[]).contains('\u{1b}'), "no terminal");
+    // What a terminal would be shown.
+    let forced = [("CLICOLOR_FORCE", "1")];
+    let coloured = check("text", &forced);
+    assert!(coloured.contains(": \u{1b}[31merror\u{1b}[0m: "), "{coloured:?}");
+    assert!(coloured.contains(": \u{1b}[33mwarning\u{1b}[0m: "), "{coloured:?}");
+    assert!(!check("json", &forced).contains('\u{1b}') && !check("github", &forced).contains('\u{1b}'));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_condition_is_told_and_what_was_meant_is_for_programs_too() {
+    let condition = "where = \"paylod.x == 1 && bar == 2 && payload.startWith('a')\"\n";
+    let checked = check(&format!("{BASE}{ROUTE}{condition}"), &["--format", "json"]);
+    let told: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let told: Vec<_> =
+        told["findings"].as_array().unwrap().iter().map(|one| (&one["column"], &one["suggestion"])).collect();
+    let (payload, function) = ("payload".into(), "startsWith".into());
+    assert_eq!(told, [(&10.into(), &payload), (&27.into(), &Value::Null), (&47.into(), &function)]);
+}
+
+#[test]
+fn what_a_condition_can_only_be_without_is_a_warning() {
+    for (condition, expected) in [
+        (
+            "payload.a || payload.x.matches('((')",
+            "app.toml:10:41: warning: route `r`: `where`: `((` is no regular expression: unclosed group [route]\n",
+        ),
+        (
+            "payload.x && eventType == 'user.created'",
+            "app.toml:10:36: warning: route `r`: `where`: never true, since `events` of the route takes only `order.*`, and not `user.created` [unreachable]\n",
+        ),
+    ] {
+        let checked = check(&format!("{BASE}{ROUTE}where = \"{condition}\"\n"), &[]);
+        assert!(checked.code == 0 && checked.stdout.starts_with(expected), "{condition}: {}", checked.stdout);
+    }
+    // Where the reader refuses what the route takes, nothing is said that may follow from it.
+    let text = format!("{BASE}{ROUTE}sources = [\"web\"]\nwhere = \"source == 'shop'\"\n");
+    let checked = check(&text, &[]);
+    assert_eq!((checked.code, checked.stdout.contains("[unreachable]")), (78, false), "{}", checked.stdout);
+}
+
+#[test]
+fn where_no_delivery_may_go_is_told_at_the_url() {
+    let text = format!("{BASE}{ROUTE}").replace("https://x.example.com/hook", "https://169.254.169.254/a-token");
+    let checked = check(&text, &[]);
+    let expected = "app.toml:5:7: warning: no delivery may go to the endpoint `x`: 169.254.169.254 is link-local, where clouds keep \
+                    their metadata; it is allowed only where it is listed by itself; `delivery.allow_networks` can allow it [endpoint]\n  |\n\
+                    5 | url = …\n  |       ^\n";
+    assert_eq!((checked.code, checked.stdout.as_str()), (0, expected));
+    let listed = format!("{text}[delivery]\nallow_networks = [\"169.254.169.254/32\"]\n");
+    assert_eq!(check(&listed, &["--deny-warnings"]).stdout, "");
 }
 
 #[test]

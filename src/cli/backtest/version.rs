@@ -103,7 +103,10 @@ pub fn only(config: &Config, name: &str, change: &Change<'_>) -> Result<Option<O
     if let Some(condition) = change.condition {
         // Here, since it stands in no file.
         let condition = Some(condition).filter(|condition| !condition.trim().is_empty());
-        condition.map(Condition::compile).transpose().map_err(|error| Error::Config(format!("`--where`: {error}")))?;
+        condition.map(Condition::compile).transpose().map_err(|errors| {
+            let told: Vec<_> = errors.iter().map(|error| format!("`--where`: {error}")).collect();
+            Error::Config(told.join("\n"))
+        })?;
         route.condition = condition.map(str::to_owned);
     }
     config.plugins.retain(|spec| uses.contains(&spec.name));

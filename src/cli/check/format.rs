@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::cli::terminal::{BAD, WAITS, styled};
 use crate::config::{Fault, Place, Rule, Severity};
 
 /// How findings are printed.
@@ -40,11 +41,15 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// `file:line:column: severity: sentence [rule]`, which editors know how to read.
+/// `file:line:column: severity: sentence [rule]`, which editors know how to read; the severity in its colour.
 fn text(found: &[Fault]) -> String {
     let mut text = String::new();
     for fault in found {
-        let (severity, rule) = (word(fault.severity), fault.rule.as_str());
+        let style = match fault.severity {
+            Severity::Error => BAD,
+            Severity::Warning => WAITS,
+        };
+        let (severity, rule) = (styled(style, word(fault.severity)), fault.rule.as_str());
         let _ = writeln!(text, "{}: {severity}: {} [{rule}]", fault.place, fault.sentence());
         if let Some(picture) = fault.picture() {
             let _ = writeln!(text, "{picture}");
@@ -116,7 +121,7 @@ fn description(rule: Rule) -> &'static str {
         Rule::Unreachable => "No event can reach it",
         Rule::Twice => "Another does the same",
         Rule::Certificate => "A certificate has ended, or soon will",
-        Rule::Endpoint => "An endpoint can't be reached",
+        Rule::Endpoint => "An endpoint can't be reached, or may not be sent to",
         Rule::Store => "The store can't be used as it is",
         Rule::Retention => "Retries go on for longer than what they are about is kept",
     }
@@ -197,6 +202,7 @@ mod tests {
             (&json!(false), &json!(1), &json!(1))
         );
         assert_eq!(counted["findings"][0]["rule"], "route");
-        assert!(Format::Text.render(&findings()).starts_with("a folder/app.toml:3:7: error: 100% wrong"));
+        let text = anstream::adapter::strip_str(&Format::Text.render(&findings())).to_string();
+        assert!(text.starts_with("a folder/app.toml:3:7: error: 100% wrong"), "{text}");
     }
 }
