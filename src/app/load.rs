@@ -9,6 +9,7 @@ use crate::config::{Config, Description, Draft, Errors, Fault, Rule, Severity};
 use crate::dispatch::{Consumer, EndpointState, Row, Snapshot};
 use crate::filter::{ConditionError, RouteError, RouteFault, RouteTable};
 use crate::plugin::{self, Plugin, PluginHost, Refusal};
+use crate::send::refusal;
 
 /// A generation, and what the operator should know of it.
 pub(super) struct Loaded {
@@ -129,6 +130,7 @@ async fn examine(config: &Config, host: &PluginHost, before: &Snapshot) -> Exami
                 subscription: Arc::clone(subscription),
                 chain: (!links.is_empty()).then(|| Arc::new(host.chain(&subscription.name, links))),
                 endpoint: Arc::clone(endpoint),
+                refusal: refusal(&subscription.endpoint.url, &config.delivery.allow_networks).map(Arc::from),
                 plugin_row: Row::default(),
                 by: Arc::default(),
             });

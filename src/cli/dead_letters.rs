@@ -1,6 +1,7 @@
 //! `branchline dead-letters`: what was given up, made again or thrown away.
 
-use super::door::{Door, Way, filled};
+use super::door::{Door, Way};
+use super::pages::filled;
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
 use super::{Error, outcome, runtime};
 use crate::admin::operations::dead_letters::{DeadLettersPage, DeadLettersQuery, REASONS};

@@ -1,6 +1,7 @@
 //! `branchline events`: what was accepted, newest first unless told otherwise, and one event with what became of it.
 
-use super::door::{Door, Way, filled};
+use super::door::{Door, Way};
+use super::pages::filled;
 use super::terminal::{Cell, Columns, HEAD, print_json, styled};
 use super::{Error, outcome, runtime};
 use crate::admin::operations::events::{EventsPage, EventsQuery};

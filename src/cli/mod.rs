@@ -16,6 +16,7 @@ mod http; // One request to a router, for the commands that talk to one.
 mod logging; // Where logs go and what they look like.
 mod manual; // Completions and man pages.
 mod outcome; // Outcomes and attempts in words.
+mod pages; // Lists that go on until they are full.
 mod panics; // Panics as lines of the log.
 mod plan; // What a config would change, before it does.
 mod plugin; // From an empty folder to a plugin that a router runs.

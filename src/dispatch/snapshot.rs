@@ -36,6 +36,8 @@ pub struct Consumer {
     pub chain: Option<Arc<Chain>>,
     /// Its endpoint.
     pub endpoint: Arc<EndpointState>,
+    /// Why no attempt will connect, where the URL says so without a look-up.
+    pub refusal: Option<Arc<str>>,
     /// Where deliveries wait whose plugins could not run.
     pub plugin_row: Row,
     /// What its steps are made with; [`Snapshot::new`] fills it in.
@@ -49,6 +51,7 @@ impl Consumer {
             subscription: Arc::clone(&self.subscription),
             chain: self.chain.as_ref().map(|chain| Arc::new(chain.without_breakers())),
             endpoint: EndpointState::new(Arc::clone(&self.endpoint.endpoint)),
+            refusal: self.refusal.clone(),
             plugin_row: Row::default(),
             by: Arc::clone(&self.by),
         }

@@ -203,6 +203,7 @@ mod tests {
             subscription: Arc::clone(subscription),
             chain: None,
             endpoint: EndpointState::new(Arc::clone(&subscription.endpoint)),
+            refusal: None,
             plugin_row: Row::default(),
             by: Arc::default(),
         });

@@ -99,7 +99,7 @@ async fn live_for(
     let endpoint = EndpointState::new(endpoint);
     let consumers = subscriptions.into_iter().map(|subscription| {
         let endpoint = endpoint.clone();
-        Consumer { subscription, chain: None, endpoint, plugin_row: Row::default(), by: Arc::default() }
+        Consumer { subscription, chain: None, endpoint, refusal: None, plugin_row: Row::default(), by: Arc::default() }
     });
     let snapshot = Snapshot::new(1, routes, consumers.collect());
     walk(store, snapshot, clock, panics, answers, names.len()).await

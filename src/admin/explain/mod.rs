@@ -318,7 +318,8 @@ async fn one(
     explained.end = Some(match request {
         Ok(request) => {
             let request = RequestShown::of(endpoint, &delivery, &head, &subscription.name, &request, with_body, now);
-            End::Sends { request }
+            let fault = request.fault.or_else(|| consumer.refusal.as_deref().map(str::to_owned));
+            End::Sends { request: RequestShown { fault, ..request } }
         }
         Err(end) => end,
     });

@@ -20,7 +20,7 @@ pub struct RequestShown {
     pub url: String,
     /// The headers; those of a first attempt made now.
     pub headers: Vec<Header>,
-    /// Why no headers can be made, so that the attempt would fail.
+    /// Why the attempt would fail: no headers can be made, or no delivery may go to this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
     /// How long the body is.

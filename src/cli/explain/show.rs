@@ -168,7 +168,7 @@ fn ended(f: &mut fmt::Formatter<'_>, end: &End, question: &Question) -> fmt::Res
 fn sent(f: &mut fmt::Formatter<'_>, request: &RequestShown, question: &Question) -> fmt::Result {
     let RequestShown { method, url, headers, fault, body_bytes, body, body_base64 } = request;
     if let Some(fault) = fault {
-        return line(f, BAD, "can't be sent", fault);
+        return line(f, BAD, "can't send", format_args!("to {url}: {fault}"));
     }
     let content_type = headers.iter().find(|header| header.name == "content-type");
     let content_type = content_type.map_or("", |header| header.value.as_str());

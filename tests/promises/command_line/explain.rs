@@ -31,6 +31,8 @@ auth = "none"
 url = "https://shop.example.com/hooks/token-in-the-path?key=1"
 secret = { env = "TEST_SECRET" }
 headers = { x-shop = { env = "TEST_KEY" } }
+[endpoints.inside]
+url = "https://10.0.0.1/hooks/token-in-the-path"
 [plugins.drop]
 path = "drop.wasm"
 [plugins.trap]
@@ -42,6 +44,7 @@ name = "all"
 events = ["**"]
 subscriptions = [
   { name = "plain", endpoint = "shop" },
+  { name = "inside", endpoint = "inside" },
   { name = "made", endpoint = "shop", plugins = [{ use = "drop", mode = "shadow" }, { use = "send" }] },
   { name = "dropped", endpoint = "shop", plugins = [{ use = "drop" }] },
   { name = "broken", endpoint = "shop", plugins = [{ use = "trap" }] },
@@ -120,6 +123,7 @@ async fn a_person_reads_the_reasons_and_nobody_reads_a_secret() {
         "dropped      by plugin `drop`: no address",
         "fails        in plugin `trap`, trap: ",
         "shadow: not applied",
+        "can't send   to https://10.0.0.1: 10.0.0.1 is private; `delivery.allow_networks`",
         "sends        POST https://shop.example.com, 5 B of text/plain",
     ] {
         assert!(ended.stdout.contains(part), "`{part}` is not in\n{}", ended.stdout);
