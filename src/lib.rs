@@ -52,7 +52,8 @@
 //!   heartbeat others watch (events) or to a lease in the schedule's score (deliveries); a settlement
 //!   carries a fence, and one that comes too late is refused whole.
 //! * `webhook-id` is derived from the event and the subscription, so every attempt, redelivery and replay has the same one.
-//! * A retry sends the bytes of the first attempt. Plugins run again only if they failed.
+//! * A retry sends the bytes of the first attempt. Plugins run again only if they failed, or if a crash came before the first
+//!   attempt was settled: nothing is written between a plugin and its request.
 //! * Time is a [`clock::Clock`], chance an argument: the decision is a table test, and a delivery's 26½ hours are a test of milliseconds.
 //! * With Redis, due times are the server's: routers' clocks do not matter.
 //! * Queues, bodies, attempts, connections, plugin time and memory have limits. What can't start soon is parked in the schedule.

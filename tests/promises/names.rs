@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::support::eventually;
 use crate::support::receiver::Receiver;
 use crate::support::router::RouterProcess;
+use crate::support::{eventually, left_out};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SERVER: &str = "127.53.53.53";
@@ -84,7 +84,7 @@ async fn a_name_is_judged_by_the_addresses_it_leads_to_in_the_end() {
     let unshared = Command::new("unshare").args(["-m", "true"]).status();
     let socket = UdpSocket::bind((SERVER, 53));
     let (Ok(socket), true) = (socket, unshared.is_ok_and(|status| status.success())) else {
-        println!("left out: a name server and a mount namespace of one's own take root");
+        left_out("a name server and a mount namespace of one's own take root");
         return;
     };
     std::thread::spawn(move || serve(&socket));

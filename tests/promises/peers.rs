@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a 200 whose body drips or never ends | `send::answers`, and `drips_and_endless_bodies_hold_nobody_up` |
 //! | many messages for a hanging endpoint | `messages_for_a_hanging_endpoint_cost_another_no_time` |
-//! | a limit that is accepted and not enforced | `a_limit_on_attempts_at_one_time_is_kept` |
+//! | a limit that is accepted and not enforced | `a_limit_on_attempts_at_one_time_is_kept`, and of rates in `endpoints` |
 //! | `Retry-After` ignored | `life::retry_after_lengthens_a_wait_and_an_endpoint_that_recovers_gets_its_delivery` |
 //! | bulk recovery that forgets some and repeats others | `a_bulk_recovery_brings_each_delivery_once` |
 //! | the store away during an accept | `an_accept_while_redis_is_away_is_answered_and_its_id_can_be_sent_again` |
@@ -75,14 +75,17 @@ async fn drips_and_endless_bodies_hold_nobody_up() {
     ]);
     let mut router = RouterProcess::new("file:{folder}/data", &config);
     router.start().await;
-    send(&router, ids("evt", 300)).await;
-    arrived(&receiver, "/good", 300).await;
-    let before = router.memory_peak().expect("it runs");
-    send(&router, ids("more", 300)).await;
+    let at_rest = router.memory_peak().expect("it runs");
+    send(&router, ids("evt", 600)).await;
     arrived(&receiver, "/good", 600).await;
+    let (_, metrics) = router.get("/metrics").await.expect("it answers");
+    for endpoint in ["dripping", "endless"] {
+        let tried = format!("branchline_attempts_total{{endpoint=\"{endpoint}\"");
+        assert!(metrics.contains(&tried), "`{endpoint}` was not tried: {metrics}");
+    }
     // The kernel counts a process's pages in batches: the most may be read as a little less than before.
-    let grown = router.memory_peak().expect("it runs").saturating_sub(before);
-    assert!(grown < 64 << 20, "600 bodies without an end took {} MiB", grown >> 20);
+    let grown = router.memory_peak().expect("it runs").saturating_sub(at_rest);
+    assert!(grown < 128 << 20, "600 bodies without an end took {} MiB", grown >> 20);
     let began = Instant::now();
     assert!(router.stop().await.success());
     assert!(began.elapsed() < Duration::from_secs(10), "{:?} to stop", began.elapsed());

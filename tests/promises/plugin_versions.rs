@@ -194,6 +194,25 @@ async fn another_file_in_place_of_a_pinned_one_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_sends_the_bytes_of_the_first_attempt_whatever_the_plugin_would_make_now() {
+    let mut case = Case::new("greeter", &says("old")).await;
+    let config = config(&case.receiver, &case.plugin, "");
+    case.router.write_config(&config.replace(r#"plugins = ["p"]"#, r#"plugins = ["p"], retry = ["3s"]"#));
+    case.receiver.answers("/x", &[500, 200]);
+    case.router.start().await;
+    case.send("evt_1").await;
+    case.arrived("/x", 1).await;
+    let (status, answer) = case.reload(&says("new")).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(case.receiver.count("/x"), 1, "it has not been tried again yet");
+    case.arrived("/x", 2).await;
+    assert_eq!(case.body(), "old");
+    case.send("evt_2").await;
+    case.arrived("/x", 3).await;
+    assert_eq!(case.body(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_ends_on_the_version_it_began_with() {
     /// How much work each try takes. It must last longer than a reload, and end before the event is taken up again, since a plugin
     /// of which nothing is known yet works on one event at a time; how much that is differs by machine. Other tries say nothing.

@@ -191,7 +191,9 @@ async fn nothing_that_a_router_prints_or_serves_shows_a_secret_or_a_payload() {
     served.push(answer);
     router.write_config(&config(&receiver));
     served.push(ask(router.admin, "POST", "/api/v1/reload", &token).await);
-    for path in ["/metrics", "/api/v1/config", "/api/v1/endpoints", "/readyz", "/nothing"] {
+    let operations = ["config", "endpoints", "audit", "stats", "events"];
+    let operations: Vec<_> = operations.iter().map(|name| format!("/api/v1/{name}")).collect();
+    for path in operations.iter().map(String::as_str).chain(["/metrics", "/readyz", "/nothing"]) {
         served.push(ask(router.admin, "GET", path, &token).await);
         served.push(ask(router.admin, "GET", path, &format!("authorization: Bearer {WRONG_TOKEN}\r\n")).await);
     }

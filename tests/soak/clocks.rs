@@ -11,8 +11,8 @@ use crate::fault::{TAKE_OVER, restart};
 use crate::record::locked;
 use crate::run::{MODERATE, run_well};
 use crate::servers::told;
-use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
+use crate::support::{eventually, left_out};
 use crate::world::{Kind, Setting, World};
 
 /// Steps of an hour either way. The last is forward: what is scheduled when a clock is set back waits for an hour more.
@@ -42,7 +42,7 @@ impl MachineClock {
     /// The right time at first. `None`, with the reason printed, where the library is missing.
     pub fn install() -> Option<Self> {
         let Some(library) = LIBRARIES.iter().find(|library| Path::new(library).exists()) else {
-            println!("left out: libfaketime is not installed");
+            left_out("libfaketime is not installed");
             return None;
         };
         let clock = Self { library, folder: tempfile::tempdir().expect("a folder can be made") };

@@ -5,12 +5,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::run::{MODERATE, run_well};
-use crate::support::eventually;
+use crate::support::{eventually, left_out};
 use crate::tracer::{Tracer, fail_syncs, tear_a_write};
 use crate::world::{HELD_MAX, Kind, Setting, World};
 
@@ -35,11 +36,11 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { folder, bytes }),
             Ok(output) => {
-                println!("left out: no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
+                left_out(&format!("no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim()));
                 None
             }
             Err(error) => {
-                println!("left out: no tmpfs can be mounted: {error}");
+                left_out(&format!("no tmpfs can be mounted: {error}"));
                 None
             }
         }
@@ -86,11 +87,12 @@ async fn a_full_disk_refuses_events_and_loses_none() {
     let setting = Setting { disk: Some(disk), ..Setting::of(Kind::Embedded) };
     let ran = run_well("full disk", 1, MODERATE, World::start(setting).await, async |world| {
         let disk = world.disk.as_ref().expect("it was mounted");
-        // Too little to begin anything new, then nothing at all, then room again.
-        for free in [LITTLE_BYTES, 0] {
-            let from = world.record.now();
+        // Nothing at all, then too little to begin anything new, then room again.
+        for free in [0, LITTLE_BYTES] {
+            let (from, refused) = (world.record.now(), || world.record.refused.load(Ordering::Relaxed));
+            let before = refused();
             disk.leave(free);
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            eventually("events are refused", PATIENCE, async || (refused() > before + 10).then_some(())).await;
             world.disturbed("full disk", from, Duration::ZERO, 0);
         }
         disk.widen();

@@ -33,9 +33,18 @@ const EVENT_BYTES_MAX: u64 = 42_000;
 /// The default of a plugin's `memory_bytes_max`.
 const INSTANCE_BYTES_MAX: u64 = 16 << 20;
 
-async fn is_ready(world: &World) -> bool {
+/// Whether the router says this of itself; where it says nothing, neither.
+async fn says(world: &World, expected: StatusCode) -> bool {
     let answer = world.routers[0].lock().await.get("/readyz").await;
-    answer.is_some_and(|(status, _)| status == StatusCode::OK)
+    answer.is_some_and(|(status, _)| status == expected)
+}
+
+async fn is_ready(world: &World) -> bool {
+    says(world, StatusCode::OK).await
+}
+
+async fn is_shut(world: &World) -> bool {
+    says(world, StatusCode::SERVICE_UNAVAILABLE).await
 }
 
 /// How many events wait, by the metrics of a router.
@@ -82,7 +91,7 @@ async fn offer_too_much(world: &World) -> Offered {
     let (events, attempts_before, began) = (offered(), attempts(world), Instant::now());
     let (mut was_shut, mut waiting_max, mut acknowledged) = (false, 0, Vec::new());
     while began.elapsed() < OVERLOADED_FOR {
-        was_shut |= !is_ready(world).await;
+        was_shut |= is_shut(world).await;
         waiting_max = waiting(world).await.max(waiting_max);
         acknowledged.push((began.elapsed(), world.record.acknowledged()));
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -160,7 +169,7 @@ async fn a_store_that_answers_too_late_shuts_the_door_and_loses_nothing() {
         let set = |weather| world.store_links.iter().for_each(|link| link.set(weather));
         set(Weather::Slow(Duration::from_secs(4)));
         let patience = Duration::from_secs(20);
-        eventually("it is not ready", patience, async || (!is_ready(world).await).then_some(())).await;
+        eventually("it is not ready", patience, async || is_shut(world).await.then_some(())).await;
         set(Weather::Fair);
         eventually("it is ready again", patience, async || is_ready(world).await.then_some(())).await;
         world.disturbed("Redis answers after 4 s", from, TAKE_OVER, world.held_max());

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::eventually;
+use crate::support::{eventually, left_out};
 use crate::world::World;
 
 /// How long a router may take until it meets a sync that ends it.
@@ -22,7 +22,7 @@ impl Tracer {
     pub fn find() -> Option<Self> {
         let works = Command::new("strace").args(["-D", "-f", "-qq", "true"]).stderr(Stdio::null()).status();
         if !works.is_ok_and(|status| status.success()) {
-            println!("left out: strace is missing, or may not trace");
+            left_out("strace is missing, or may not trace");
             return None;
         }
         Some(Self(tempfile::tempdir().expect("a folder can be made")))

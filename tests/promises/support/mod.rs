@@ -14,10 +14,20 @@ pub mod secrets; // What nothing may show.
 #[allow(unused_imports, unused_macros, dead_code, reason = "two test crates share it; this one may use a part")]
 pub mod stores; // Promises that hold on both stores.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// The signing secret in the tests' configs.
 pub const SECRET: &str = "whsec_dGVzdC10ZXN0LXRlc3QtdGVzdC10ZXN0LXRlc3Q=";
+
+/// Says that something can't be shown here; `tests/run` repeats it at its end, since the output of tests that pass is not seen.
+pub fn left_out(what: &str) {
+    println!("left out: {what}");
+    if let Some(path) = std::env::var_os("BRANCHLINE_LEFT_OUT") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{what}\n").as_bytes())).expect("it can be written");
+    }
+}
 
 /// Calls `probe` until it gives a value, and fails the test after `limit`.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {

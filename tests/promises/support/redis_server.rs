@@ -123,7 +123,7 @@ pub fn newer(name: &str) -> Option<PathBuf> {
     if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
         return Some(program);
     }
-    eprintln!("skipped: {name} is not at target/tools/redis; `tests/run` gets it where pip can");
+    super::left_out(&format!("{name} is not at target/tools/redis; `tests/run` gets it where pip can"));
     None
 }
 
