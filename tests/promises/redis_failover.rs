@@ -158,7 +158,13 @@ async fn a_master_that_answers_nothing_any_more_is_left_when_the_sentinels_name_
     let before = load.accepted_ids();
     load.more_accepted(50).await;
     old.signal("STOP");
-    // Nobody waited for replicas: what it answered last may not have left it.
+    // Nobody waited for replicas: what it answered last may not have left it, and some of its answers are still on their way.
+    let mut accepted = None;
+    eventually("its last answers are here", PATIENCE, async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (accepted.replace(load.accepted()) == Some(load.accepted())).then_some(())
+    })
+    .await;
     let losable = load.accepted_ids().difference(&before).cloned().collect();
     wait_for_new_master(&sentinels, old.port(), &load).await;
     // It comes back as a master until the Sentinels have told it: what were accepted there now would be lost.

@@ -16,6 +16,17 @@ use crate::support::redis_server::RedisServer;
 
 const PAGE: usize = 1_000;
 
+/// What an embedded store may have none of when all is over.
+const ROWS_OF_NOBODY: [(&str, &str); 4] = [
+    ("events wait that are not there", "SELECT count(*) FROM pending WHERE seq NOT IN (SELECT seq FROM event)"),
+    (
+        "outcomes are listed that are not there",
+        "SELECT count(*) FROM outcome_of WHERE outcome NOT IN (SELECT seq FROM outcome)",
+    ),
+    ("events could not be read", "SELECT count(*) FROM damaged"),
+    ("deliveries are in the schedule", "SELECT count(*) FROM delivery"),
+];
+
 /// Reads a store in Redis.
 pub async fn of_redis(servers: &Servers) -> Kept {
     let orphans = servers.masters().into_iter().flat_map(orphans).collect();
@@ -36,6 +47,12 @@ pub async fn of_folder(folder: &Path) -> Kept {
     let word: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it is checked");
     if word != "ok" {
         kept.orphans.push(format!("the database says of itself: {word}"));
+    }
+    for (what, query) in ROWS_OF_NOBODY {
+        let count: i64 = connection.query_row(query, [], |row| row.get(0)).expect("they are counted");
+        if count > 0 {
+            kept.orphans.push(format!("{count} {what}"));
+        }
     }
     kept
 }
