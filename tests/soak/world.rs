@@ -249,19 +249,6 @@ impl World {
         locked(&self.record.disturbances).push(disturbance);
     }
 
-    /// How many deliveries each router has made.
-    pub async fn delivered_by_each(&self) -> Vec<u64> {
-        let mut all = Vec::new();
-        for router in &self.routers {
-            let (_, metrics) = router.lock().await.get("/metrics").await.expect("it answers");
-            let outcomes = metrics.lines().filter(|line| {
-                line.starts_with("branchline_outcomes_total{") && line.contains("outcome=\"delivered\"")
-            });
-            all.push(outcomes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum());
-        }
-        all
-    }
-
     /// What all routers together can have delivered and not settled at one time.
     pub fn held_max(&self) -> usize {
         self.routers.len() * HELD_MAX
