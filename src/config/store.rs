@@ -54,8 +54,14 @@ pub(super) fn store(mut table: Table<'_>) -> StoreSettings {
 
 /// `[store.redis]`: what only matters there.
 fn redis_options(mut table: Table<'_>, url: &mut StoreUrl) -> RedisOptions {
-    let user = table.find("sentinel_user").and_then(|entry| entry.text().map(Cow::into_owned));
-    let password = table.find_secret("sentinel_password").and_then(|entry| entry.secret(Plain::Warn));
+    let (user, password) = (table.find("sentinel_user"), table.find_secret("sentinel_password"));
+    if matches!(url, StoreUrl::Redis(RedisTarget::Single(_) | RedisTarget::Cluster(_))) {
+        for entry in user.iter().chain(&password) {
+            entry.warn("is of no use: `store.url` names no Sentinels");
+        }
+    }
+    let user = user.and_then(|entry| entry.text().map(Cow::into_owned));
+    let password = password.and_then(|entry| entry.secret(Plain::Warn));
     if let StoreUrl::Redis(RedisTarget::Sentinel(target)) = url {
         (target.sentinel_user, target.sentinel_password) = (user, password);
     }

@@ -211,3 +211,14 @@ fn no_text_makes_the_config_panic() {
         }
     }
 }
+
+#[test]
+fn what_is_said_of_sentinels_that_there_are_not_is_told() {
+    let text = |url: &str| format!("[store]\nurl = \"{url}\"\n[store.redis]\nsentinel_user = \"me\"\n");
+    let warned = |url: &str| {
+        let config = parse(&text(url), &[]).unwrap();
+        config.warnings.iter().any(|fault| fault.key == "store.redis.sentinel_user")
+    };
+    assert!(warned("redis://127.0.0.1:6379") && warned("redis+cluster://127.0.0.1:7000"));
+    assert!(!warned("redis+sentinel://127.0.0.1:26379/main"));
+}
