@@ -155,27 +155,6 @@ impl fmt::Debug for EndpointUrl {
 }
 
 #[cfg(test)]
-impl Endpoint {
-    /// One of which nothing is said but its URL.
-    pub fn sample(name: &str, url: &str) -> Self {
-        Self {
-            name: name.into(),
-            url: EndpointUrl::parse(url).unwrap(),
-            signing_keys: vec![],
-            timeout: Duration::from_secs(3),
-            connect_timeout: Duration::from_secs(1),
-            max_in_flight: 8,
-            breaker: None,
-            rate: None,
-            headers: vec![],
-            format: BodyFormat::Envelope,
-            retry: None,
-            tls: None,
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

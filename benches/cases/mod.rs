@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use branchline::accept;
 use branchline::clock::Timestamp;
@@ -125,20 +124,8 @@ fn read_record() -> Box<dyn FnMut()> {
 
 fn route(pattern: &str, condition: Option<&str>) -> Route {
     let name: Arc<str> = pattern.into();
-    let endpoint = Arc::new(Endpoint {
-        name: "endpoint".into(),
-        url: EndpointUrl::parse("https://example.com/").expect("the URL is one"),
-        signing_keys: vec![],
-        timeout: Duration::from_secs(3),
-        connect_timeout: Duration::from_secs(3),
-        max_in_flight: 1,
-        breaker: None,
-        rate: None,
-        headers: vec![],
-        format: BodyFormat::Envelope,
-        retry: None,
-        tls: None,
-    });
+    let url = EndpointUrl::parse("https://example.com/").expect("the URL is one");
+    let endpoint = Arc::new(Endpoint::new("endpoint", url));
     Route {
         name: Arc::clone(&name),
         sources: vec![],

@@ -101,9 +101,14 @@ fn endpoint(name: Arc<str>, mut table: Table<'_>) -> Endpoint {
 impl Endpoint {
     /// One that has the place of what can't be used, or that is named and not there.
     pub(super) fn stand_in(name: &str) -> Self {
+        Self::new(name, EndpointUrl::stand_in())
+    }
+
+    /// One of which a config says nothing but its URL.
+    pub fn new(name: &str, url: EndpointUrl) -> Self {
         Self {
             name: name.into(),
-            url: EndpointUrl::stand_in(),
+            url,
             signing_keys: Vec::new(),
             timeout: TIMEOUT,
             connect_timeout: TIMEOUT,

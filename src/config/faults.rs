@@ -222,12 +222,18 @@ impl fmt::Display for Place {
     }
 }
 
+/// What is said of a subscription that a config does not have.
+pub(crate) fn no_subscription<'n>(name: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> String {
+    let hint = nearest(name, known).map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+    format!("the config has no subscription `{name}`{hint}")
+}
+
 /// How alike two words that begin alike must be for one to be a form of the other, from 0 to 1.
 const ALIKE_MIN: f64 = 0.85;
 
 /// The name of `known` that `word` is probably meant to be: misspelled, or another form of it, like `retries` for `retry`. None
 /// when nothing is near.
-pub(crate) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> Option<String> {
+pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str> + Clone) -> Option<String> {
     misspelled(word, known.clone()).or_else(|| {
         let word = plain(word);
         let alike = known.into_iter().map(|name| (strsim::jaro_winkler(&word, &plain(name)), name));

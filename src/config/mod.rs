@@ -38,7 +38,7 @@ pub use comparison::{Comparison, SecretPrints};
 pub use description::{Description, Keys};
 pub use document::below;
 pub use environment::Environment;
-pub(crate) use faults::nearest;
+pub(crate) use faults::no_subscription;
 pub use faults::{Errors, Fault, Place, Rule, Severity};
 pub use load::Draft;
 pub(crate) use meaning::is_same;

@@ -254,12 +254,12 @@ impl RouteTable {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::endpoint::Endpoint;
+    use crate::endpoint::{Endpoint, EndpointUrl};
     use crate::event;
     use crate::route::{OnError, RetrySchedule};
 
     pub(crate) fn route(name: &str, patterns: &[&str], sources: &[&str], condition: Option<&str>) -> Route {
-        let endpoint = Arc::new(Endpoint::sample("endpoint", "https://example.com/"));
+        let endpoint = Arc::new(Endpoint::new("endpoint", EndpointUrl::parse("https://example.com/").unwrap()));
         Route {
             name: name.into(),
             sources: sources.iter().map(|source| Arc::from(*source)).collect(),

@@ -277,10 +277,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::endpoint::EndpointUrl;
     use crate::event::{self, Position};
 
     pub(super) fn endpoint(url: &str) -> Endpoint {
-        Endpoint::sample("test", url)
+        let connect_timeout = Duration::from_secs(1);
+        Endpoint { connect_timeout, ..Endpoint::new("test", EndpointUrl::parse(url).unwrap()) }
     }
 
     pub(super) fn head() -> EventHead {

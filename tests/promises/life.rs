@@ -11,7 +11,7 @@ use branchline::clock::{Clock, Timestamp};
 use branchline::config::Sandbox;
 use branchline::delivery::{Attempt, AttemptResult, DeadLetterReason, DeliveryId, EventHead, Outcome, Request};
 use branchline::dispatch::{Consumer, Dispatcher, EndpointState, Limits, Row, Snapshot, Transport};
-use branchline::endpoint::{BodyFormat, Endpoint, EndpointUrl};
+use branchline::endpoint::{Endpoint, EndpointUrl};
 use branchline::event::Event;
 use branchline::filter::RouteTable;
 use branchline::metrics::Metrics;
@@ -152,20 +152,8 @@ async fn walk(
 }
 
 fn endpoint() -> Arc<Endpoint> {
-    Arc::new(Endpoint {
-        name: "endpoint".into(),
-        url: EndpointUrl::parse("https://endpoint.example/").unwrap(),
-        signing_keys: vec![],
-        timeout: Duration::from_secs(3),
-        connect_timeout: Duration::from_secs(3),
-        max_in_flight: 4,
-        breaker: None,
-        rate: None,
-        headers: vec![],
-        format: BodyFormat::Envelope,
-        retry: None,
-        tls: None,
-    })
+    let url = EndpointUrl::parse("https://endpoint.example/").unwrap();
+    Arc::new(Endpoint { max_in_flight: 4, breaker: None, ..Endpoint::new("endpoint", url) })
 }
 
 fn subscription(name: &str, endpoint: &Arc<Endpoint>) -> Arc<Subscription> {

@@ -177,8 +177,9 @@ impl Stored {
         event: &Event,
     ) -> Result<Self, operations::Error> {
         let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;
-        let records = records.into_iter().filter(|record| record.position == position).collect();
-        Ok(Self { position, records, pairs: pairs::of_event(store, snapshot, position, event).await? })
+        let records: Vec<_> = records.into_iter().filter(|record| record.position == position).collect();
+        let pairs = pairs::of_event(store, snapshot, position, event, records.clone()).await?;
+        Ok(Self { position, records, pairs })
     }
 
     /// How the event stands with a subscription.

@@ -136,7 +136,8 @@ fn filter(query: &EventsQuery) -> Result<impl Fn(&Event) -> bool, Error> {
 /// One event by its id; its source may be left out when only one has the id.
 pub async fn one(store: &dyn Store, snapshot: &Snapshot, id: &str, source: Option<&str>) -> Result<EventDetail, Error> {
     let (position, event) = find(store, id, source).await?;
-    let outcomes = pairs::of_event(store, snapshot, position, &event).await?;
+    let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;
+    let outcomes = pairs::of_event(store, snapshot, position, &event, records).await?;
     Ok(EventDetail { event: EventView::of(&event, position), outcomes })
 }
 

@@ -16,7 +16,7 @@ pub mod times; // Times in queries and answers.
 pub mod views; // Records as they are shown.
 
 use crate::clock::Timestamp;
-use crate::config;
+use crate::config::no_subscription;
 use crate::dispatch::Snapshot;
 use crate::store::{self, NoCursor};
 
@@ -66,9 +66,7 @@ pub(crate) fn subscription_of(snapshot: &Snapshot, name: &str) -> Result<(), Err
     if snapshot.consumer(name).is_some() {
         return Ok(());
     }
-    let hint = config::nearest(name, snapshot.subscriptions());
-    let hint = hint.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
-    Err(Error::NotFound(format!("the config has no subscription `{name}`{hint}")))
+    Err(Error::NotFound(no_subscription(name, snapshot.subscriptions())))
 }
 
 /// The number of entries that was asked for.

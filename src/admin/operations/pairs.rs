@@ -123,14 +123,14 @@ pub fn ran_plugins(records: &[OutcomeRecord]) -> bool {
     attempts.filter_map(|attempt| attempt.by.as_ref()).any(|by| !by.plugins.is_empty())
 }
 
-/// How an event stands with everything that was recorded of it.
+/// How an event stands with everything that was recorded of it, which is `records`.
 pub async fn of_event(
     store: &dyn Store,
     snapshot: &Snapshot,
     position: Position,
     event: &Event,
+    records: Vec<OutcomeRecord>,
 ) -> Result<Vec<Pair>, Error> {
-    let records = store.outcomes_of(&[(position, event.accepted_at)]).await?;
     let records = by_event(records).remove(&position).unwrap_or_default();
     let keys = records.iter().flat_map(|(subscription, _)| subscription).map(|subscription| DeliveryKey {
         event: position,

@@ -174,7 +174,7 @@ mod tests {
     use super::super::version::Destination;
     use super::*;
     use crate::delivery::{PluginFaultKind, Request};
-    use crate::endpoint::Endpoint;
+    use crate::endpoint::{Endpoint, EndpointUrl};
     use crate::event;
 
     fn sends(body: &'static str) -> Decision {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn sends_to(url: &str, body: &'static str) -> Decision {
-        let endpoint = Endpoint::sample("x", url);
+        let endpoint = Endpoint::new("x", EndpointUrl::parse(url).unwrap());
         let request = Request { content_type: "text/plain".into(), headers: vec![], body: body.into() };
         Decision::Sends(request, Destination(Arc::new(endpoint)))
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::app;
 use crate::cli::Error;
-use crate::config::{self, Config, PluginFixtures, PluginSpec};
+use crate::config::{Config, PluginFixtures, PluginSpec, no_subscription};
 use crate::delivery::{NoteKind, PluginFaultKind, Request};
 use crate::dispatch::Snapshot;
 use crate::endpoint::Endpoint;
@@ -141,8 +141,7 @@ fn replacement(text: &str, uses: &[Arc<str>]) -> Result<(Arc<str>, PathBuf), Str
 /// What is said of a subscription that no config has.
 pub fn unknown(config: &Config, name: &str) -> String {
     let known = config.routes.iter().flat_map(|route| &route.subscriptions).map(|subscription| &*subscription.name);
-    let hint = config::nearest(name, known).map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
-    format!("the config has no subscription `{name}`{hint}")
+    no_subscription(name, known)
 }
 
 impl Version {

@@ -247,16 +247,17 @@ async fn soonest(
         Some(after) => rank_of(shared, keys, after).await?,
     };
     let (mut places, last) = (Vec::new(), rank.saturating_add(LISTED_ENTRIES_MAX));
+    let mut looked_to = None;
     loop {
         let step = step_of(shared, keys, rank).await?;
         let is_end = step.len() < HASTEN_STEP_ENTRIES;
-        let mut looked_to = None;
         for (score, member) in step {
+            // Something follows, whether it fits or not: who goes on will see.
+            if places.len() == limit {
+                return Ok(Found { places, looked_to });
+            }
             let place = place_of(&score, member)?;
             if after.is_none_or(|after| place > *after) && is_of(&place.member, subscription) {
-                if places.len() == limit {
-                    return Ok(Found { looked_to: places.last().cloned(), places });
-                }
                 places.push(place.clone());
             }
             looked_to = Some(place);
