@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -81,18 +82,18 @@ impl fmt::Debug for Request {
 #[serde(rename_all = "camelCase")]
 pub struct EventHead {
     /// The event's id.
-    pub id: String,
+    pub id: ByteString,
     /// The source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// Where it stands in the store.
     pub position: Position,
     /// The producer's trace context, or empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub traceparent: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub traceparent: ByteString,
 }
 
 impl EventHead {
@@ -266,7 +267,7 @@ impl DeadLetterReason {
 #[serde(rename_all = "camelCase")]
 pub struct OutcomeRecord {
     /// The event's id.
-    pub event_id: String,
+    pub event_id: ByteString,
     /// Where the event stands.
     pub position: Position,
     /// The subscription; absent in the one record of an event that no route wanted.

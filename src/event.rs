@@ -8,22 +8,25 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
+use crate::json::push_text;
 
 /// An accepted event. `payload` and `metadata` are the producer's bytes, checked to be JSON.
+///
+/// Its texts are mostly parts of one buffer, the request's body or the stored record: a copy of one shares it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     /// The producer's id, or one made at acceptance (`evt_…`). 1 to 128 printable ASCII characters.
-    pub id: String,
+    pub id: ByteString,
     /// The name of the source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Segments joined by dots, for example `order.completed`.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// Empty when the producer gave none.
-    pub aggregate_type: String,
+    pub aggregate_type: ByteString,
     /// Empty when the producer gave none.
-    pub aggregate_id: String,
+    pub aggregate_id: ByteString,
     /// RFC 3339, as the producer wrote it, or the time of acceptance.
-    pub occurred_at: String,
+    pub occurred_at: ByteString,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// JSON text: any value.
@@ -31,7 +34,7 @@ pub struct Event {
     /// JSON text: an object.
     pub metadata: ByteString,
     /// The W3C trace context of the producer's request, or empty.
-    pub traceparent: String,
+    pub traceparent: ByteString,
 }
 
 /// Without payload and metadata, which no log and no crash message may show.
@@ -76,7 +79,7 @@ impl Event {
 /// A key as it stands, and a text as a JSON string.
 fn write_text(out: &mut Vec<u8>, key: &[u8], text: &str) {
     out.extend_from_slice(key);
-    serde_json::to_writer(out, text).expect("a text is always a JSON string");
+    push_text(out, text);
 }
 
 impl Serialize for Event {
@@ -125,16 +128,16 @@ impl fmt::Display for Position {
 #[cfg(test)]
 pub(crate) fn sample(id: &str, event_type: &str, payload: &str) -> Event {
     Event {
-        id: id.to_owned(),
-        source: "app".to_owned(),
-        event_type: event_type.to_owned(),
-        aggregate_type: String::new(),
-        aggregate_id: String::new(),
-        occurred_at: "2025-01-15T10:30:00Z".to_owned(),
+        id: id.into(),
+        source: "app".into(),
+        event_type: event_type.into(),
+        aggregate_type: ByteString::new(),
+        aggregate_id: ByteString::new(),
+        occurred_at: "2025-01-15T10:30:00Z".into(),
         accepted_at: Timestamp::from_millis(1_736_937_000_000),
         payload: payload.to_owned().into(),
         metadata: "{}".to_owned().into(),
-        traceparent: String::new(),
+        traceparent: ByteString::new(),
     }
 }
 
@@ -146,7 +149,7 @@ mod tests {
     fn the_envelope_is_what_a_serializer_would_write() {
         let mut event = sample("evt_\"1\"", "order.created\n", r#"{"amount":1.10}"#);
         for (aggregate_type, aggregate_id) in [("", ""), ("Order", ""), ("주문", "order\\1")] {
-            (event.aggregate_type, event.aggregate_id) = (aggregate_type.to_owned(), aggregate_id.to_owned());
+            (event.aggregate_type, event.aggregate_id) = (aggregate_type.into(), aggregate_id.into());
             assert_eq!(String::from_utf8(event.envelope()).unwrap(), serde_json::to_string(&event).unwrap());
         }
     }

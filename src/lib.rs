@@ -160,6 +160,7 @@ pub mod filter; // Which subscriptions want the event.
 #[cfg(test)]
 mod fuzz; // Mutated inputs for every parser.
 pub mod http2; // Vocabulary: HTTP/2 with limits, as both listeners speak it.
+mod json; // Vocabulary: JSON texts, written by hand.
 pub mod metrics; // Every metric's name, in one file.
 pub mod peer; // Vocabulary: what a connection's other side may cost.
 pub mod plugin; // The sandbox.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytestring::ByteString;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
 use crate::clock::Timestamp;
@@ -42,11 +43,11 @@ pub struct Happening {
 #[derive(Clone, Debug)]
 pub struct HappeningEvent {
     /// Its id.
-    pub id: String,
+    pub id: ByteString,
     /// The source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
 }
 
 impl From<&EventHead> for HappeningEvent {
@@ -145,7 +146,8 @@ mod tests {
     use super::*;
 
     fn accepted(n: usize) -> Happening {
-        let event = HappeningEvent { id: format!("evt_{n}"), source: "app".into(), event_type: "order.created".into() };
+        let event =
+            HappeningEvent { id: format!("evt_{n}").into(), source: "app".into(), event_type: "order.created".into() };
         Happening { at: Timestamp::from_millis(0), event, what: What::Accepted }
     }
 

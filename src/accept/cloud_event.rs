@@ -134,7 +134,10 @@ impl<'a> Attributes<'a> {
                 faults.add(name, || format!("`{name}` is required"));
             }
         }
-        let mut text = |name, value: &Option<String>, rule| envelope::text(name, value.as_deref(), rule, faults);
+        let mut text = |name, value: &Option<String>, rule| {
+            let text = envelope::text(name, value.as_deref(), rule, faults)?;
+            Ok(text.map(|text| ByteString::from(text.into_owned())))
+        };
         text("specversion", &self.specversion, |version| (version != "1.0").then_some("must be `1.0`"))?;
         let id = text("id", &self.id, fields::id_fault)?;
         let aggregate_type = text("source", &self.source, present_name_fault)?;
@@ -262,7 +265,7 @@ mod tests {
             " {\"n\": 1.0} ",
         );
         let draft = &parsed.drafts[0];
-        assert_eq!((draft.aggregate_id.as_str(), &*draft.payload), ("é \"b", r#"{"n": 1.0}"#));
+        assert_eq!((&*draft.aggregate_id, &*draft.payload), ("é \"b", r#"{"n": 1.0}"#));
         assert_eq!(&*draft.metadata, r#"{"note":"a \"b\""}"#);
     }
 

@@ -3,6 +3,8 @@
 //! A body that is no JSON is one error; what is wrong with its events is gathered as faults, so that a
 //! producer sees all of it at once.
 
+use std::borrow::Cow;
+
 use bytestring::ByteString;
 
 use super::fault::{Faults, Place, shown};
@@ -155,24 +157,28 @@ pub(super) fn read_envelope(
     let (Some(event_type), Some(payload), true) = (event_type, payload, faults.count() == before) else {
         return Ok(None);
     };
+    let shared = |text: Cow<'_, str>| match text {
+        Cow::Borrowed(text) => body.slice_ref(text),
+        Cow::Owned(text) => ByteString::from(text),
+    };
     Ok(Some(Draft {
-        id,
-        event_type,
-        aggregate_type: aggregate_type.unwrap_or_default(),
-        aggregate_id: aggregate_id.unwrap_or_default(),
-        occurred_at,
+        id: id.map(shared),
+        event_type: shared(event_type),
+        aggregate_type: aggregate_type.map(shared).unwrap_or_default(),
+        aggregate_id: aggregate_id.map(shared).unwrap_or_default(),
+        occurred_at: occurred_at.map(shared),
         payload: body.slice_ref(payload),
         metadata: metadata.map_or(ByteString::from_static("{}"), |metadata| body.slice_ref(metadata)),
     }))
 }
 
 /// The text of the member `name`, if it is there, is a string and follows `rule`; what is wrong with it becomes a fault.
-pub(super) fn text(
+pub(super) fn text<'raw>(
     name: &str,
-    raw: Option<&str>,
+    raw: Option<&'raw str>,
     rule: fn(&str) -> Option<&'static str>,
     faults: &mut Faults,
-) -> Result<Option<String>, Unreadable> {
+) -> Result<Option<Cow<'raw, str>>, Unreadable> {
     let Some(raw) = raw else { return Ok(None) };
     let Some(text) = json::string(raw).map_err(|error| in_member(name, &error))? else {
         faults.add(name, || format!("`{name}` must be a string"));
@@ -253,7 +259,7 @@ mod tests {
         let draft = &parsed.drafts[0];
         assert_eq!((draft.id.as_ref(), draft.occurred_at.as_ref()), (None, None));
         assert_eq!((&*draft.payload, &*draft.metadata), ("null", "{}"));
-        assert_eq!((draft.aggregate_type.as_str(), draft.aggregate_id.as_str()), ("", ""));
+        assert_eq!((&*draft.aggregate_type, &*draft.aggregate_id), ("", ""));
     }
 
     #[test]

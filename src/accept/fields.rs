@@ -18,29 +18,29 @@ const TIME_BYTES_MAX: usize = 40;
 /// An event as its request gives it: every field that is there was checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Draft {
-    pub(super) id: Option<String>,
-    pub(super) event_type: String,
-    pub(super) aggregate_type: String,
-    pub(super) aggregate_id: String,
-    pub(super) occurred_at: Option<String>,
+    pub(super) id: Option<ByteString>,
+    pub(super) event_type: ByteString,
+    pub(super) aggregate_type: ByteString,
+    pub(super) aggregate_id: ByteString,
+    pub(super) occurred_at: Option<ByteString>,
     pub(super) payload: ByteString,
     pub(super) metadata: ByteString,
 }
 
 impl Draft {
     /// The event, accepted now.
-    pub(super) fn into_event(self, source: &str, traceparent: &str, now: Timestamp, ids: &Ids) -> Event {
+    pub(super) fn into_event(self, source: &ByteString, traceparent: &str, now: Timestamp, ids: &Ids) -> Event {
         Event {
-            id: self.id.unwrap_or_else(|| ids.next(now)),
-            source: source.to_owned(),
+            id: self.id.unwrap_or_else(|| ids.next(now).into()),
+            source: source.clone(),
             event_type: self.event_type,
             aggregate_type: self.aggregate_type,
             aggregate_id: self.aggregate_id,
-            occurred_at: self.occurred_at.unwrap_or_else(|| now.to_string()),
+            occurred_at: self.occurred_at.unwrap_or_else(|| now.to_string().into()),
             accepted_at: now,
             payload: self.payload,
             metadata: self.metadata,
-            traceparent: traceparent.to_owned(),
+            traceparent: traceparent.into(),
         }
     }
 }

@@ -60,7 +60,7 @@ pub struct Intake {
 /// What became of one event.
 #[derive(Serialize)]
 struct Taken {
-    id: String,
+    id: ByteString,
     status: &'static str,
 }
 
@@ -187,7 +187,7 @@ impl Intake {
         if let Some(closure) = self.gate.closure() {
             return Err(Refusal::Shut(closure));
         }
-        let Way { source, limit } = way;
+        let Way { source, name, limit } = way;
         // Whoever is over the quota already is told before a body is read; how many events it has shows later.
         if let Some(wait) =
             limit.as_ref().map(|limit| limit.wait(Instant::now().into_std())).filter(|wait| !wait.is_zero())
@@ -208,11 +208,8 @@ impl Intake {
         }
         let traceparent = trace_context::traceparent(&head.headers);
         let now = self.clock.now();
-        let events: Vec<_> = parsed
-            .drafts
-            .into_iter()
-            .map(|draft| draft.into_event(&source.name, traceparent, now, &self.ids))
-            .collect();
+        let events: Vec<_> =
+            parsed.drafts.into_iter().map(|draft| draft.into_event(name, traceparent, now, &self.ids)).collect();
         let ids: Vec<_> = events.iter().map(|event| event.id.clone()).collect();
         let told = self.metrics.tail().is_watched().then(|| happening(&events));
         let appended = in_time(self.settings.store_timeout, self.store.append(events)).await;
@@ -251,7 +248,7 @@ impl Intake {
     fn answer_taken(
         &self,
         source: &Source,
-        ids: Vec<String>,
+        ids: Vec<ByteString>,
         appended: &[Appended],
         batch: bool,
     ) -> Response<Full<Bytes>> {

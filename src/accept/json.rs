@@ -92,9 +92,14 @@ pub(super) fn check(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The text of a JSON string; `None` when it is another value. `raw` is a value's JSON text.
-pub(super) fn string(raw: &str) -> Result<Option<String>, Error> {
-    if raw.starts_with('"') { Ok(Some(serde_json::from_str(raw)?)) } else { Ok(None) }
+/// The text of a JSON string, borrowed where it has no escapes; `None` when it is another value. `raw` is a value's JSON text.
+pub(super) fn string(raw: &str) -> Result<Option<Cow<'_, str>>, Error> {
+    let Some(opened) = raw.strip_prefix('"') else { return Ok(None) };
+    let is_plain = |text: &&str| text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    Ok(Some(match opened.strip_suffix('"').filter(is_plain) {
+        Some(plain) => Cow::Borrowed(plain),
+        None => Cow::Owned(serde_json::from_str(raw)?),
+    }))
 }
 
 struct Elements<'f> {
@@ -320,6 +325,20 @@ mod tests {
         let text = check(r#"{"card":"4111", "secret": tru}"#).unwrap_err().to_string();
         assert_eq!(text, "expected ident at line 1 column 30");
         assert!(!shape(r#"{"card" "4111"}"#).unwrap_err().to_string().contains("4111"));
+    }
+
+    #[test]
+    fn a_string_is_borrowed_where_it_says_what_it_means() {
+        for (raw, text) in [("\"\"", ""), ("\"evt_1\"", "evt_1"), ("\"주문\"", "주문")] {
+            assert!(matches!(string(raw), Ok(Some(Cow::Borrowed(plain))) if plain == text), "{raw}");
+        }
+        for (raw, text) in [(r#""\u0041""#, "A"), (r#""a\"b""#, "a\"b"), (r#""\\""#, "\\")] {
+            assert!(matches!(string(raw), Ok(Some(Cow::Owned(read))) if read == text), "{raw}");
+        }
+        for raw in ["\"", "\"a", r#""\""#, "\"a\"b\"", "\"a\nb\"", r#""\ud83d""#] {
+            assert!(string(raw).is_err(), "{raw}");
+        }
+        assert!(matches!(string("7"), Ok(None)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn read_event(text: &str, source: &str, now: Timestamp) -> Result<Event, Str
     if parsed.faults.is_empty()
         && let Some(draft) = parsed.drafts.pop()
     {
-        return Ok(draft.into_event(source, "", now, &Ids::default()));
+        return Ok(draft.into_event(&source.into(), "", now, &Ids::default()));
     }
     let faults = parsed.faults.list().iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
     Err(faults.collect::<Vec<_>>().join("\n"))

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use bytestring::ByteString;
 
 use crate::config::Source;
 use crate::rate::RateLimit;
@@ -15,6 +16,8 @@ pub(super) type ByPath = HashMap<String, Way>;
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) source: Arc<Source>,
+    /// Its name, as events have it.
+    pub(super) name: ByteString,
     /// `None` when it may send as much as it likes.
     pub(super) limit: Option<Arc<RateLimit>>,
 }
@@ -47,6 +50,7 @@ fn by_path(sources: &[Arc<Source>], before: &ByPath) -> ByPath {
         let old = old.and_then(|way| way.limit.clone());
         Some(old.unwrap_or_else(|| Arc::new(RateLimit::new(quota.rate, quota.burst))))
     };
-    let way = |source: &Arc<Source>| Way { source: Arc::clone(source), limit: limit(source) };
+    let way =
+        |source: &Arc<Source>| Way { source: Arc::clone(source), name: (&*source.name).into(), limit: limit(source) };
     sources.iter().map(|source| (source.path.clone(), way(source))).collect()
 }

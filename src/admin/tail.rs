@@ -58,7 +58,7 @@ pub(super) fn answer(
     };
     let wanted = move |happening: &Happening| {
         fits_type(&happening.event.event_type)
-            && query.source.as_ref().is_none_or(|source| *source == happening.event.source)
+            && query.source.as_ref().is_none_or(|source| happening.event.source == *source)
             && query.subscription.as_deref().is_none_or(|name| subscription_of(happening) == Some(name))
     };
     let lines = Lines { watch: tail.watch(), wanted: Box::new(wanted), stop, _place: place };

@@ -2,6 +2,8 @@
 //!
 //! A thread of its own writes them: no stage ever waits for a log, and what the disk or terminal can't take is dropped, never piled up.
 
+mod lines; // A line as a JSON object.
+
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     if as_text {
         builder.with_ansi(is_terminal).with_target(false).init();
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        builder.event_format(lines::JsonLines).init();
     }
     panics::log_them();
     Ok(guard)

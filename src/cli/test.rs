@@ -225,7 +225,7 @@ fn event_of(test: &RouteTest) -> Result<Event, String> {
     let mut event = read_event(&text, &test.source, test.at).map_err(|why| format!("the event is refused: {why}"))?;
     let has_id = serde_json::from_str::<Value>(&text).is_ok_and(|envelope| envelope.get("id").is_some());
     if !has_id {
-        event.id = ID.to_owned();
+        event.id = ID.into();
     }
     Ok(event)
 }

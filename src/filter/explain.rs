@@ -115,7 +115,7 @@ fn fit(route: &CompiledRoute, event: &Event, variables: &Variables<'_>) -> Fit {
             None => {
                 if !route.takes_from(&event.source) {
                     let wanted = route.sources.iter().map(ToString::to_string).collect();
-                    return Fit::Source { wanted, saw: event.source.clone() };
+                    return Fit::Source { wanted, saw: event.source.to_string() };
                 }
                 let condition = route.condition.as_ref().map(|condition| judge(condition, event, variables));
                 return match condition {
@@ -283,11 +283,11 @@ fn value(event: &Event, path: &[Step]) -> Option<String> {
     let Some((Step::Key(root), steps)) = path.split_first() else { return None };
     let parsed = |json: &str| serde_json::from_str::<Value>(json).ok();
     let root = match root.as_str() {
-        "eventType" => event.event_type.as_str().into(),
-        "aggregateType" => event.aggregate_type.as_str().into(),
-        "aggregateId" => event.aggregate_id.as_str().into(),
-        "occurredAt" => event.occurred_at.as_str().into(),
-        "source" => event.source.as_str().into(),
+        "eventType" => (&*event.event_type).into(),
+        "aggregateType" => (&*event.aggregate_type).into(),
+        "aggregateId" => (&*event.aggregate_id).into(),
+        "occurredAt" => (&*event.occurred_at).into(),
+        "source" => (&*event.source).into(),
         "payload" => parsed(&event.payload)?,
         "metadata" => parsed(&event.metadata)?,
         _ => return None,

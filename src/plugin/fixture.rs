@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -241,13 +242,13 @@ pub fn event(text: &str) -> Result<Arc<Event>, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     struct Envelope<'a> {
-        id: Option<String>,
-        event_type: String,
+        id: Option<ByteString>,
+        event_type: ByteString,
         #[serde(default)]
-        aggregate_type: String,
+        aggregate_type: ByteString,
         #[serde(default)]
-        aggregate_id: String,
-        occurred_at: Option<String>,
+        aggregate_id: ByteString,
+        occurred_at: Option<ByteString>,
         #[serde(borrow)]
         payload: &'a RawValue,
         #[serde(borrow)]
@@ -259,16 +260,16 @@ pub fn event(text: &str) -> Result<Arc<Event>, String> {
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|error| format!("the event is no envelope: {error}"))?;
     Ok(Arc::new(Event {
-        id: envelope.id.unwrap_or_else(|| "evt_fixture".to_owned()),
-        source: "app".to_owned(),
+        id: envelope.id.unwrap_or_else(|| "evt_fixture".into()),
+        source: "app".into(),
         event_type: envelope.event_type,
         aggregate_type: envelope.aggregate_type,
         aggregate_id: envelope.aggregate_id,
-        occurred_at: envelope.occurred_at.unwrap_or_else(|| "2025-01-15T10:30:00Z".to_owned()),
+        occurred_at: envelope.occurred_at.unwrap_or_else(|| "2025-01-15T10:30:00Z".into()),
         accepted_at: Timestamp::from_millis(ACCEPTED_AT_MS),
         payload: envelope.payload.get().to_owned().into(),
         metadata: envelope.metadata.map_or("{}", RawValue::get).to_owned().into(),
-        traceparent: String::new(),
+        traceparent: ByteString::new(),
     }))
 }
 

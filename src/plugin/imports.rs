@@ -110,7 +110,7 @@ fn derive_random(subject: &Subject, call: u64, length: usize) -> Vec<u8> {
     let (source, id, accepted_at) = subject
         .event
         .as_deref()
-        .map_or(("", "", 0), |event| (event.source.as_str(), event.id.as_str(), event.accepted_at.as_millis()));
+        .map_or(("", "", 0), |event| (&*event.source, &*event.id, event.accepted_at.as_millis()));
     for part in ["branchline:plugin/host.random 1", source, id, &subject.standing.subscription] {
         seed.update((part.len() as u64).to_le_bytes());
         seed.update(part);

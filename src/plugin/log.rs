@@ -77,7 +77,7 @@ impl CallLog {
             return;
         }
         let (allowed, left_out_before) = budget.take(self.lines.len() as u64, Instant::now());
-        let event = subject.event.as_ref().map_or("", |event| event.id.as_str());
+        let event = subject.event.as_ref().map_or("", |event| &*event.id);
         let subscription = &*subject.standing.subscription;
         for LogLine { level, message } in self.lines.iter().take(allowed) {
             match level {

@@ -144,7 +144,7 @@ fn size(verdict: &types::Verdict) -> usize {
 /// The event with what the plugin changed. Everything may change but the id, which names the event to consumers and
 /// operators, and what is not in the record: source, time of acceptance, trace context.
 fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String> {
-    if new.id != event.id {
+    if event.id != new.id {
         return Err("`replace` changed the event's `id`, which must stay".to_owned());
     }
     if !is_event_type(&new.event_type) {
@@ -160,7 +160,7 @@ fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String>
             ));
         }
     }
-    if new.occurred_at != event.occurred_at
+    if event.occurred_at != new.occurred_at
         && (new.occurred_at.len() > NAME_BYTES_MAX || new.occurred_at.parse::<jiff::Timestamp>().is_err())
     {
         return Err("`replace` gave an `occurred-at` that is not RFC 3339".to_owned());
@@ -172,12 +172,12 @@ fn replace(event: &Event, new: types::EventResult) -> Result<Arc<Event>, String>
         return Err("`replace` gave a `metadata` that is not a JSON object".to_owned());
     }
     Ok(Arc::new(Event {
-        id: new.id,
+        id: event.id.clone(),
         source: event.source.clone(),
-        event_type: new.event_type,
-        aggregate_type: new.aggregate_type,
-        aggregate_id: new.aggregate_id,
-        occurred_at: new.occurred_at,
+        event_type: new.event_type.into(),
+        aggregate_type: new.aggregate_type.into(),
+        aggregate_id: new.aggregate_id.into(),
+        occurred_at: new.occurred_at.into(),
         accepted_at: event.accepted_at,
         payload,
         metadata,
@@ -278,11 +278,11 @@ mod tests {
 
     fn replacement(event: &Event) -> types::EventResult {
         types::EventResult {
-            id: event.id.clone(),
-            event_type: event.event_type.clone(),
-            aggregate_type: event.aggregate_type.clone(),
-            aggregate_id: event.aggregate_id.clone(),
-            occurred_at: event.occurred_at.clone(),
+            id: event.id.to_string(),
+            event_type: event.event_type.to_string(),
+            aggregate_type: event.aggregate_type.to_string(),
+            aggregate_id: event.aggregate_id.to_string(),
+            occurred_at: event.occurred_at.to_string(),
             payload: event.payload.to_string(),
             metadata: event.metadata.to_string(),
         }
@@ -319,7 +319,7 @@ mod tests {
         new.occurred_at = "2026-01-01T00:00:00+01:00".into();
         let changed = replace(&event, new).unwrap();
         assert_eq!(
-            (&*changed.payload, changed.event_type.as_str(), changed.accepted_at),
+            (&*changed.payload, &*changed.event_type, changed.accepted_at),
             ("7", "order.renamed", event.accepted_at)
         );
     }

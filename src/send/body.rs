@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn metadata_that_can_be_an_extension_is_one() {
         let mut event = sample("evt_1", "order.created", "1");
-        event.aggregate_type = "https://shop.example/orders".to_owned();
-        event.aggregate_id = "order_1".to_owned();
+        event.aggregate_type = "https://shop.example/orders".into();
+        event.aggregate_id = "order_1".into();
         event.metadata = concat!(
             r#"{"region":"eu","region":"us","attempts": 3,"vip":true,"dataschema":"https://s.example/1","#,
             r#""Upper":"x","with_dash":"x","id":"forged","data":"forged","type":"forged","specversion":"9","#,

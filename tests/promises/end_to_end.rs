@@ -144,14 +144,14 @@ async fn read_ledger(store: &dyn Store) -> Ledger {
                 ledger.unmatched += 1;
                 continue;
             };
-            let finals = ledger.finals.entry((record.event_id, subscription.to_string())).or_default();
+            let finals = ledger.finals.entry((record.event_id.to_string(), subscription.to_string())).or_default();
             if outcome.is_final() {
                 finals.push(outcome);
             }
         }
     }
     for (_, delivery) in store.scheduled(EVENTS).await.unwrap() {
-        ledger.waiting.insert((delivery.event.id, delivery.subscription.to_string()));
+        ledger.waiting.insert((delivery.event.id.to_string(), delivery.subscription.to_string()));
     }
     let stats = store.stats().await.unwrap();
     (ledger.scheduled, ledger.backlog) = (stats.scheduled, stats.backlog);

@@ -104,15 +104,15 @@ pub fn chain(plugins: &[&Arc<Plugin>]) -> Arc<Chain> {
 
 pub fn event(payload: &str) -> Arc<Event> {
     Arc::new(Event {
-        id: "evt_1".to_owned(),
-        source: "app".to_owned(),
-        event_type: "order.created".to_owned(),
-        aggregate_type: "Order".to_owned(),
-        aggregate_id: "order_7".to_owned(),
-        occurred_at: "2025-01-15T10:30:00Z".to_owned(),
+        id: "evt_1".into(),
+        source: "app".into(),
+        event_type: "order.created".into(),
+        aggregate_type: "Order".into(),
+        aggregate_id: "order_7".into(),
+        occurred_at: "2025-01-15T10:30:00Z".into(),
         accepted_at: Timestamp::from_millis(1_736_937_000_000),
         payload: payload.to_owned().into(),
-        metadata: "{}".to_owned().into(),
-        traceparent: String::new(),
+        metadata: "{}".into(),
+        traceparent: "".into(),
     })
 }

@@ -35,12 +35,12 @@ impl Probes {
         let mut aggregates = vec![String::new(); usize::from(PARTITIONS)];
         for n in 0.. {
             let mut probe = event(&format!("probe_{n}"));
-            probe.aggregate_id = format!("aggregate_{n}");
+            probe.aggregate_id = format!("aggregate_{n}").into();
             let aggregate = probe.aggregate_id.clone();
             let [Appended::Stored(position)] = store.append(vec![probe]).await.unwrap()[..] else {
                 panic!("it is new")
             };
-            aggregates[usize::from(position.partition)] = aggregate;
+            aggregates[usize::from(position.partition)] = aggregate.to_string();
             if aggregates.iter().all(|aggregate| !aggregate.is_empty()) {
                 break;
             }
@@ -55,7 +55,7 @@ impl Probes {
                         return;
                     }
                     let mut probe = event(&format!("probe_{partition}_{n}"));
-                    probe.aggregate_id.clone_from(&aggregate);
+                    probe.aggregate_id = (&*aggregate).into();
                     if store.append(vec![probe]).await.is_ok() {
                         let (longest, last) = &mut gaps.lock().unwrap()[partition];
                         *longest = last.elapsed().max(*longest);

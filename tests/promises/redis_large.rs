@@ -58,7 +58,7 @@ async fn three_hundred_large_deliveries_are_scheduled_while_other_events_settle(
     let server = RedisServer::start("no");
     let store = open(server.target()).await;
     // One aggregate, so that all are in one partition.
-    let of_one = |event: Event| Event { aggregate_id: "order_1".to_owned(), ..event };
+    let of_one = |event: Event| Event { aggregate_id: "order_1".into(), ..event };
     append(&store, events("evt", 41).into_iter().map(of_one).collect()).await;
     let mut claims = claim(&store, 41).await;
     let large = large_settlement(claims.remove(0), 300, 256 * 1024);

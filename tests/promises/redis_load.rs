@@ -94,7 +94,7 @@ impl Load {
         ledger.complete.store(true, Ordering::SeqCst);
         tokio::time::timeout(PATIENCE * 2, consumer).await.expect("everything is settled at last").unwrap();
         let outcomes = all_outcomes(&store).await;
-        let recorded: HashSet<_> = outcomes.iter().map(|record| record.event_id.clone()).collect();
+        let recorded: HashSet<_> = outcomes.iter().map(|record| record.event_id.to_string()).collect();
         let accepted = ledger.accepted.lock().unwrap().clone();
         let settled = ledger.settled.lock().unwrap().clone();
         let lost: HashSet<_> = accepted.difference(&recorded).cloned().collect();
@@ -140,7 +140,7 @@ async fn consume(store: Arc<dyn Store>, ledger: Arc<Ledger>) {
         if let Ok(claims) = store.claim_events(64, Duration::from_millis(100)).await {
             idle &= claims.is_empty();
             join_all(claims.into_iter().enumerate().map(async |(n, claim)| {
-                let id = claim.event.id.clone();
+                let id = claim.event.id.to_string();
                 let hold = Hold::Wait(Duration::from_millis(10));
                 let settlement = if n % 5 == 0 { rescheduled(claim, "warehouse", hold) } else { delivered(claim) };
                 if let Settled::Written(_) = store.settle_event(settlement).await.expect("it is written at last") {

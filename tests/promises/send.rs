@@ -60,13 +60,13 @@ fn event() -> Event {
         id: "evt_1".into(),
         source: "app".into(),
         event_type: "order.created".into(),
-        aggregate_type: String::new(),
-        aggregate_id: String::new(),
+        aggregate_type: "".into(),
+        aggregate_id: "".into(),
         occurred_at: "2025-01-15T10:30:00Z".into(),
         accepted_at: clock.now(),
         payload: r#"{"amount": 10}"#.into(),
         metadata: "{}".into(),
-        traceparent: String::new(),
+        traceparent: "".into(),
     }
 }
 

@@ -132,16 +132,16 @@ pub(crate) use {each_promise, store_contract};
 /// An event of source `app`.
 pub fn event(id: &str) -> Event {
     Event {
-        id: id.to_owned(),
-        source: "app".to_owned(),
-        event_type: "order.created".to_owned(),
-        aggregate_type: "Order".to_owned(),
-        aggregate_id: String::new(),
-        occurred_at: "2025-01-15T10:30:00Z".to_owned(),
+        id: id.into(),
+        source: "app".into(),
+        event_type: "order.created".into(),
+        aggregate_type: "Order".into(),
+        aggregate_id: "".into(),
+        occurred_at: "2025-01-15T10:30:00Z".into(),
         accepted_at: Timestamp::from_millis(1_736_937_000_000),
         payload: format!(r#"{{"id":"{id}","amount":1.10}}"#).into(),
         metadata: "{}".to_owned().into(),
-        traceparent: String::new(),
+        traceparent: "".into(),
     }
 }
 

@@ -205,16 +205,16 @@ async fn no_kill_loses_what_was_acknowledged() {
         }
         let store = open(&folder.path()).await;
         let backlog = usize::try_from(store.stats().await.unwrap().backlog).expect("it is small");
-        let waiting: HashSet<_> = claim(&store, backlog).await.iter().map(|claim| claim.event.id.clone()).collect();
+        let waiting: HashSet<_> = claim(&store, backlog).await.iter().map(|claim| claim.event.id.to_string()).collect();
         nothing_to_claim(&store).await;
         let outcomes = all_outcomes(&store).await;
-        let ended: HashSet<_> = outcomes.iter().map(|record| record.event_id.clone()).collect();
+        let ended: HashSet<_> = outcomes.iter().map(|record| record.event_id.to_string()).collect();
         assert_eq!(outcomes.len(), ended.len(), "each event is settled once");
         assert!(waiting.is_disjoint(&ended), "no event waits that was settled");
         assert!(stored.iter().all(|id| waiting.contains(id) || ended.contains(id)), "no stored event is lost");
         assert!(settled.is_subset(&ended), "no settlement is lost");
         let scheduled: HashSet<_> =
-            store.scheduled(usize::MAX).await.unwrap().into_iter().map(|entry| entry.1.event.id).collect();
+            store.scheduled(usize::MAX).await.unwrap().into_iter().map(|entry| entry.1.event.id.to_string()).collect();
         assert!(
             retried.is_subset(&scheduled) && scheduled.is_subset(&ended),
             "a delivery is written with its settlement"

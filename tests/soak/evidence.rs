@@ -68,7 +68,7 @@ async fn read(store: &dyn Store) -> Kept {
         cursor = Some(next);
         for record in records {
             let (Some(subscription), Some(outcome)) = (record.subscription, record.outcome) else {
-                kept.unmatched.push(record.event_id);
+                kept.unmatched.push(record.event_id.to_string());
                 continue;
             };
             let fate = match outcome {
@@ -80,7 +80,7 @@ async fn read(store: &dyn Store) -> Kept {
                 }
                 Outcome::Scheduled { .. } => continue,
             };
-            kept.finals.push(((record.event_id, subscription.to_string()), fate));
+            kept.finals.push(((record.event_id.to_string(), subscription.to_string()), fate));
         }
     }
     let mut cursor = None;
@@ -95,11 +95,11 @@ async fn read(store: &dyn Store) -> Kept {
                 Work::Send(request) => Some(digest(&request.body)),
                 Work::Run(_) => None,
             };
-            kept.dead.push(((letter.delivery.event.id, letter.delivery.subscription.to_string()), body));
+            kept.dead.push(((letter.delivery.event.id.to_string(), letter.delivery.subscription.to_string()), body));
         }
     }
     for (_, delivery) in store.scheduled(PAGE).await.expect("the schedule can be read") {
-        kept.waiting.push((delivery.event.id, delivery.subscription.to_string()));
+        kept.waiting.push((delivery.event.id.to_string(), delivery.subscription.to_string()));
     }
     kept.backlog = store.stats().await.expect("there are figures").backlog;
     kept

@@ -6,6 +6,7 @@ mod request; // What would be sent, without what is secret.
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use super::operations::pairs::{self, Pair};
@@ -45,19 +46,19 @@ pub struct Explanation {
 #[serde(rename_all = "camelCase")]
 pub struct EventShown {
     /// Its id.
-    pub id: String,
+    pub id: ByteString,
     /// Its source.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// Empty when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_type: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_type: ByteString,
     /// Empty when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_id: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_id: ByteString,
     /// When it happened, as the producer wrote it.
-    pub occurred_at: String,
+    pub occurred_at: ByteString,
     /// When it was accepted.
     pub accepted_at: Time,
     /// How long its payload is.

@@ -128,8 +128,8 @@ fn filter(query: &EventsQuery) -> Result<impl Fn(&Event) -> bool, Error> {
     let fits_type = type_filter(query.event_type.as_deref())?;
     Ok(move |event: &Event| {
         fits_type(&event.event_type)
-            && query.source.as_ref().is_none_or(|source| *source == event.source)
-            && query.aggregate_id.as_ref().is_none_or(|id| *id == event.aggregate_id)
+            && query.source.as_ref().is_none_or(|source| event.source == *source)
+            && query.aggregate_id.as_ref().is_none_or(|id| event.aggregate_id == *id)
     })
 }
 

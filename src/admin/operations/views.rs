@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,19 +18,19 @@ use crate::settle;
 #[serde(rename_all = "camelCase")]
 pub struct EventSummary {
     /// Its id.
-    pub id: String,
+    pub id: ByteString,
     /// The source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// Absent when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_type: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_type: ByteString,
     /// Absent when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_id: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_id: ByteString,
     /// As the producer wrote it.
-    pub occurred_at: String,
+    pub occurred_at: ByteString,
     /// When it was accepted.
     pub accepted_at: Time,
     /// Where it stands in the store.
@@ -57,19 +58,19 @@ impl EventSummary {
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
     /// Its id.
-    pub id: String,
+    pub id: ByteString,
     /// The source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// Absent when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_type: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_type: ByteString,
     /// Absent when the producer gave none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub aggregate_id: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub aggregate_id: ByteString,
     /// As the producer wrote it.
-    pub occurred_at: String,
+    pub occurred_at: ByteString,
     /// When it was accepted.
     pub accepted_at: Time,
     /// Where it stands in the store.
@@ -116,7 +117,7 @@ impl EventView {
             accepted_at: self.accepted_at.0,
             payload: self.payload.get().to_owned().into(),
             metadata: self.metadata.get().to_owned().into(),
-            traceparent: String::new(),
+            traceparent: ByteString::new(),
         }
     }
 }
@@ -126,11 +127,11 @@ impl EventView {
 #[serde(rename_all = "camelCase")]
 pub struct EventOfDelivery {
     /// Its id.
-    pub id: String,
+    pub id: ByteString,
     /// The source it came in by.
-    pub source: String,
+    pub source: ByteString,
     /// Its type.
-    pub event_type: String,
+    pub event_type: ByteString,
     /// When it was accepted.
     pub accepted_at: Time,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use serde::Serialize;
 
 use super::version::{Decided, Decision};
@@ -94,8 +95,8 @@ impl Difference {
 #[derive(Debug)]
 pub struct Sample {
     pub difference: Difference,
-    pub event_id: String,
-    pub event_type: String,
+    pub event_id: ByteString,
+    pub event_type: ByteString,
     pub old: Decision,
     pub new: Decision,
 }
@@ -243,7 +244,7 @@ mod tests {
             Decided { decision: Decision::Unmatched, plugins_took: None, passed_through: true },
         );
         assert_eq!((tally.events, tally.count(Difference::NewlyFailing), tally.new.errors), (6, 5, 6));
-        let ids: Vec<_> = tally.samples.iter().map(|sample| sample.event_id.as_str()).collect();
+        let ids: Vec<_> = tally.samples.iter().map(|sample| &*sample.event_id).collect();
         assert_eq!(ids, ["evt_0", "evt_1", "evt_5"]);
         assert_eq!(tally.old.mean(), Some(Duration::from_micros(15)));
         assert_eq!(tally.new.mean(), Some(Duration::from_micros(30)));

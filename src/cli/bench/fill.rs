@@ -120,5 +120,5 @@ fn settlement(claim: EventClaim, deliveries: u64, now: Timestamp) -> EventSettle
 
 fn event(size: usize, number: u64, now: Timestamp) -> Result<Event, Fault> {
     let event = fixture::event(&load::envelope(size, number, None))?;
-    Ok(Event { source: load::SOURCE.to_owned(), accepted_at: now, ..Arc::unwrap_or_clone(event) })
+    Ok(Event { source: load::SOURCE.into(), accepted_at: now, ..Arc::unwrap_or_clone(event) })
 }

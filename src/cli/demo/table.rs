@@ -90,7 +90,7 @@ impl Table {
         }
         let event = self.store.event(position).await;
         let event = event.map_err(|error| Error::Failed(format!("an event can't be read: {error}")))?;
-        let event_type = event.map_or_else(|| "?".to_owned(), |event| event.event_type);
+        let event_type = event.map_or_else(|| "?".to_owned(), |event| event.event_type.to_string());
         self.event_types.insert(position, event_type.clone());
         Ok(event_type)
     }

@@ -64,7 +64,7 @@ mod tests {
             .map(|n| OutcomeRecord {
                 notes: vec![],
                 by: None,
-                event_id: format!("evt_{n}"),
+                event_id: format!("evt_{n}").into(),
                 position: Position { partition: 0, major: n, minor: 0 },
                 subscription: Some("line\nbreak".into()),
                 outcome: Some(Outcome::Delivered),

@@ -39,6 +39,8 @@ const CALLS_IN_FLIGHT_MAX: usize = 2;
 const FURTHER_CALL_ITEMS_MIN: usize = 64;
 /// How many buckets before the current one are looked into at most.
 const BUCKETS_BEFORE_MAX: u64 = 32;
+/// The least number of 15 digits.
+const NONCE_MIN: u64 = 100_000_000_000_000;
 /// No key lives longer than this, so that a sum of milliseconds stays exact.
 const LIFE_MS_MAX: u64 = 100 * 365 * 86_400_000;
 
@@ -58,7 +60,7 @@ pub(super) type Lane = mpsc::Sender<Submission>;
 
 /// What an event goes by in the ids hashes. An id has no space in it.
 pub(super) fn ids_field(source: &str, id: &str) -> String {
-    format!("{source} {id}")
+    [source, " ", id].concat()
 }
 
 /// The buckets of time that ids are kept in: their width is fixed when the store is first used, and the server's clock decides.
@@ -106,7 +108,8 @@ pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) 
         let partition = partition_of(event.partition_key(), count);
         let new = NewEvent {
             field: ids_field(&event.source, &event.id),
-            nonce: format!("{:012x}", fastrand::u64(..1 << 48)),
+            // All of one length: none is the beginning of another.
+            nonce: itoa::Buffer::new().format(fastrand::u64(NONCE_MIN..10 * NONCE_MIN)).to_owned(),
             record: encode_event(event),
         };
         match groups.iter_mut().find(|group| group.0 == partition) {
@@ -301,20 +304,18 @@ pub(super) fn read_answer(
 ) -> Result<Option<Vec<Appended>>, Fault> {
     let mut answer = reply::array(answer)?.into_iter();
     let now = reply::count(&answer.next().unwrap_or(Value::Nil))?;
-    if answer.len() == 0 {
+    let Some(ids) = answer.next() else {
         shared.ids.heard(now);
         return Ok(None);
-    }
-    if answer.len() != events {
-        return Err(Fault::strange("append"));
-    }
-    let appended = answer.map(|id| {
-        let id = reply::bytes(id)?.unwrap_or_default();
+    };
+    let ids = reply::bytes(ids)?.unwrap_or_default();
+    let appended = ids.split(|byte| *byte == b',').map(|id| {
         if id.is_empty() {
             return Ok(Appended::Duplicate);
         }
-        let id = StreamId::parse(&id).ok_or_else(|| Fault::strange("append"))?;
+        let id = StreamId::parse(id).ok_or_else(|| Fault::strange("append"))?;
         Ok(Appended::Stored(Position { partition, major: id.milliseconds, minor: id.sequence }))
     });
-    appended.collect::<Result<_, Fault>>().map(Some)
+    let appended = appended.collect::<Result<Vec<_>, Fault>>()?;
+    if appended.len() == events { Ok(Some(appended)) } else { Err(Fault::strange("append")) }
 }

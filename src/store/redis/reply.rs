@@ -21,7 +21,10 @@ impl StreamId {
 
 impl std::fmt::Display for StreamId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.milliseconds, self.sequence)
+        let mut digits = itoa::Buffer::new();
+        f.write_str(digits.format(self.milliseconds))?;
+        f.write_str("-")?;
+        f.write_str(digits.format(self.sequence))
     }
 }
 

@@ -22,7 +22,7 @@ pub async fn appended_events_are_claimed_once_each_in_the_order_of_their_partiti
         let batch = events(&format!("evt_{batch}"), 10);
         let positions = append(&store, batch.clone()).await;
         for (event, position) in batch.into_iter().zip(positions) {
-            expected.entry(position.partition).or_default().push((position, event.id.clone()));
+            expected.entry(position.partition).or_default().push((position, event.id.to_string()));
             sent.push(event);
         }
     }
@@ -30,7 +30,7 @@ pub async fn appended_events_are_claimed_once_each_in_the_order_of_their_partiti
     for claim in claim(&store, sent.len()).await {
         let original = sent.iter().find(|event| event.id == claim.event.id).expect("it was sent");
         assert_eq!(*claim.event, *original);
-        claimed.entry(claim.position.partition).or_default().push((claim.position, claim.event.id.clone()));
+        claimed.entry(claim.position.partition).or_default().push((claim.position, claim.event.id.to_string()));
     }
     assert_eq!(claimed, expected);
     for positions in claimed.values() {
@@ -42,7 +42,7 @@ pub async fn appended_events_are_claimed_once_each_in_the_order_of_their_partiti
 pub async fn a_known_id_is_a_duplicate_within_its_source(fixture: &impl Fixture) {
     let store = fixture.open(StoreOptions::default()).await;
     let mut other_source = event("evt_1");
-    other_source.source = "shop".to_owned();
+    other_source.source = "shop".into();
     append(&store, vec![event("evt_1")]).await;
     append(&store, vec![other_source.clone()]).await;
     let mut other_payload = event("evt_1");
@@ -102,14 +102,14 @@ pub async fn unsettled_events_come_back_after_a_crash_and_settled_ones_do_not(fi
     let mut unsettled: HashSet<String> = (0..30).map(|n| format!("evt_{n}")).collect();
     for (n, claim) in claim(&store, 20).await.into_iter().enumerate() {
         if n % 2 == 0 {
-            unsettled.remove(&claim.event.id);
+            unsettled.remove(&*claim.event.id);
             settle(&store, delivered(claim)).await;
         }
     }
     fixture.crash(store).await;
     let store = fixture.open(StoreOptions::default()).await;
     let claims = claim_within(&store, unsettled.len(), fixture.survives_after() + PATIENCE).await;
-    assert_eq!(claims.into_iter().map(|claim| claim.event.id.clone()).collect::<HashSet<_>>(), unsettled);
+    assert_eq!(claims.into_iter().map(|claim| claim.event.id.to_string()).collect::<HashSet<_>>(), unsettled);
     nothing_to_claim(&store).await;
 }
 
@@ -189,12 +189,12 @@ pub async fn a_dropped_claim_loses_no_event(fixture: &impl Fixture) {
         // Dropped at many different moments of claiming.
         let limit = Duration::from_micros(n * 250);
         if let Ok(claims) = tokio::time::timeout(limit, store.claim_events(2, Duration::from_secs(5))).await {
-            claimed.extend(claims.unwrap().into_iter().map(|claim| claim.event.id.clone()));
+            claimed.extend(claims.unwrap().into_iter().map(|claim| claim.event.id.to_string()));
         }
         appended.await.expect("the append succeeds");
     }
     let rest = claim(&store, 120 - claimed.len()).await;
-    claimed.extend(rest.into_iter().map(|claim| claim.event.id.clone()));
+    claimed.extend(rest.into_iter().map(|claim| claim.event.id.to_string()));
     assert_eq!(claimed.len(), 120);
     nothing_to_claim(&store).await;
 }

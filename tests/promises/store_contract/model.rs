@@ -114,8 +114,8 @@ impl<F: Fixture> Run<'_, F> {
 
     fn took(&mut self, claim: EventClaim) {
         let id = &claim.event.id;
-        assert!(self.model.unsettled.contains(id), "{id} is settled or was never accepted");
-        assert_eq!(self.model.accepted[id], claim.position);
+        assert!(self.model.unsettled.contains(&**id), "{id} is settled or was never accepted");
+        assert_eq!(self.model.accepted[&**id], claim.position);
         assert!(self.held.events.iter().all(|held| held.event.id != *id), "{id} is claimed twice");
         self.held.events.push(claim);
     }
@@ -166,7 +166,7 @@ impl<F: Fixture> Run<'_, F> {
             }
             Settled::Lost => panic!("{id} is held by the only process there is"),
         }
-        assert!(self.model.unsettled.remove(&id));
+        assert!(self.model.unsettled.remove(&*id));
         self.model.outcomes.extend(outcomes);
         self.model.schedule.extend(scheduled.into_iter().map(|delivery| (delivery.id.clone(), delivery)));
         for id in dead {

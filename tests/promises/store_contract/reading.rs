@@ -15,7 +15,7 @@ use super::{
 pub async fn an_event_is_found_by_its_position_and_by_its_id(fixture: &impl Fixture) {
     let store = fixture.open(StoreOptions::default()).await;
     let mut other = event("evt_1");
-    other.source = "shop".to_owned();
+    other.source = "shop".into();
     other.payload = "[2]".to_owned().into();
     let positions = append(&store, vec![event("evt_1"), other.clone()]).await;
     for claim in claim(&store, 2).await {

@@ -112,7 +112,7 @@ impl Step<'_> {
                 let is_wanted = event.accepted_at >= since
                     && until.is_none_or(|until| event.accepted_at < until)
                     && fits_type(&event.event_type)
-                    && selection.source.as_ref().is_none_or(|source| *source == event.source)
+                    && selection.source.as_ref().is_none_or(|source| event.source == *source)
                     && self.wants_subscription(&letter.delivery.subscription);
                 if is_wanted {
                     self.letter(place, letter).await?;
@@ -137,7 +137,7 @@ impl Step<'_> {
             let page = self.store.scan_events(&scan, cursor, PageLimits::records(READ_AT_ONCE)).await?;
             let (bound, next) = (page.bound, page.next);
             let is_wanted = |event: &Event| {
-                fits_type(&event.event_type) && selection.source.as_ref().is_none_or(|source| *source == event.source)
+                fits_type(&event.event_type) && selection.source.as_ref().is_none_or(|source| event.source == *source)
             };
             let wanted: Vec<_> = page.items.iter().filter(|(_, event)| is_wanted(event)).collect();
             let places: Vec<_> = wanted.iter().map(|(position, event)| (*position, event.accepted_at)).collect();
@@ -274,7 +274,7 @@ impl Step<'_> {
         self.done.matched += 1;
         let noted = ReplayedDelivery {
             delivery_id: delivery.id.clone(),
-            event_id: delivery.event.id.clone(),
+            event_id: delivery.event.id.to_string(),
             subscription: Arc::clone(&delivery.subscription),
             status,
             result,
@@ -289,7 +289,7 @@ impl Step<'_> {
         self.skip(why);
         ReplayedDelivery {
             delivery_id: delivery.id.clone(),
-            event_id: delivery.event.id.clone(),
+            event_id: delivery.event.id.to_string(),
             subscription: Arc::clone(&delivery.subscription),
             status: Status::DeadLetter,
             result: ReplayResult::Skipped(why),

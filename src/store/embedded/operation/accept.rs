@@ -49,7 +49,7 @@ impl Append {
                 continue;
             }
             let seq = batch.last.event + 1;
-            insert_event.execute(params![seq, now, event.source, event.id, record])?;
+            insert_event.execute(params![seq, now, &*event.source, &*event.id, record])?;
             insert_pending.execute([seq])?;
             ids.add(hash, seq);
             batch.last.event = seq;

@@ -3,7 +3,7 @@
 -- KEYS: 1 events, 2 ids of this bucket, 3.. ids of the buckets before it, newest first
 -- ARGV: 1 bucket, 2 bucket ms, 3 dedupe window ms, 4 life of a bucket ms,
 --       5 1 when the caller waits for replicas or disks, then per event: field, nonce, record
--- -> {now} when the caller has the wrong bucket, else {now, then per event: its id, or '' for a duplicate}
+-- -> {now} when the caller has the wrong bucket, else {now, per event its id, or nothing for a duplicate, between commas}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if math.floor(now / ARGV[2]) ~= tonumber(ARGV[1]) then return {now} end
@@ -21,7 +21,7 @@ for key = 2, #KEYS do
   end
 end
 
-local reply, index = {now}, {}
+local ids, index = {}, {}
 for n, field in ipairs(fields) do
   local at = 3 + n * 3
   local nonce = ARGV[at + 1]
@@ -32,11 +32,11 @@ for n, field in ipairs(fields) do
     known[field] = entry
     index[#index + 1] = field
     index[#index + 1] = entry
-    reply[n + 1] = id
+    ids[n] = id
   elseif string.sub(entry, 1, #nonce) == nonce then
-    reply[n + 1] = string.sub(entry, #nonce + 2) -- our own call before this one, whose answer was lost
+    ids[n] = string.sub(entry, #nonce + 2) -- our own call before this one, whose answer was lost
   else
-    reply[n + 1] = ''
+    ids[n] = ''
   end
 end
 -- The wait is for what this connection wrote last. The events that these repeat may have come over another one.
@@ -45,4 +45,4 @@ if #index > 0 then
   redis.call('HSET', KEYS[2], unpack(index))
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 end
-return reply
+return {now, table.concat(ids, ',')}
