@@ -1,10 +1,12 @@
 //! `traceparent` of W3C Trace Context: taken as it is when it is well-formed, and otherwise as if it were not there.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The request's trace context, or empty.
 pub(super) fn traceparent(headers: &HeaderMap) -> &str {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok().filter(|text| is_traceparent(text)).unwrap_or_default(),
         _ => "",

@@ -24,7 +24,8 @@ pub struct Snapshot {
     pub by: Arc<Provenance>,
     /// Which subscriptions want an event.
     pub routes: RouteTable,
-    consumers: HashMap<Arc<str>, Arc<Consumer>>,
+    /// The operator names the keys, so the hash need not withstand anybody.
+    consumers: HashMap<Arc<str>, Arc<Consumer>, foldhash::fast::RandomState>,
     endpoints: HashMap<Arc<str>, Arc<EndpointState>>,
 }
 
@@ -170,7 +171,7 @@ impl Snapshot {
             let consumer = Consumer { by: Arc::new(Provenance { generation, plugins }), ..consumer };
             (Arc::clone(&consumer.subscription.name), Arc::new(consumer))
         };
-        let consumers: HashMap<_, _> = consumers.into_iter().map(with_provenance).collect();
+        let consumers: HashMap<_, _, _> = consumers.into_iter().map(with_provenance).collect();
         let endpoints = consumers
             .values()
             .map(|consumer| (Arc::clone(&consumer.endpoint.endpoint.name), Arc::clone(&consumer.endpoint)))

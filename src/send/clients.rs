@@ -35,7 +35,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 type HttpClient = Client<Connector, Full<Bytes>>;
 
 pub(super) struct Clients {
-    pools: RwLock<HashMap<Way, HttpClient>>,
+    /// The operator names the keys, so the hash need not withstand anybody.
+    pools: RwLock<HashMap<Way, HttpClient, foldhash::fast::RandomState>>,
     connector: Connector,
     roots: RootCertStore,
 }

@@ -210,7 +210,16 @@ fn content_type(text: &str) -> Result<HeaderValue, HeaderFault> {
 /// names, so that all attempts of a delivery are in one trace.
 fn traceparent(producers: &str, delivery: &str, span: u64) -> String {
     let (trace, flags) = parse_traceparent(producers).unwrap_or_else(|| (trace_of(delivery), "01"));
-    format!("00-{trace}-{span:016x}-{flags}")
+    let mut text = String::with_capacity(55);
+    for part in ["00-", trace, "-", str::from_utf8(&hex(span)).unwrap_or_default(), "-", flags] {
+        text.push_str(part);
+    }
+    text
+}
+
+/// The 16 digits of a number.
+fn hex(number: u64) -> [u8; 16] {
+    std::array::from_fn(|place| b"0123456789abcdef"[(number >> (60 - 4 * place)) as usize & 15])
 }
 
 /// Trace id and flags of a valid `traceparent`; of a later version, only what version 00 has is read.

@@ -5,10 +5,12 @@
 //! (`tests/promises/store_contract.rs`). Nothing here decides anything about an event.
 
 pub mod embedded; // One process: SQLite on disk.
+mod event_record; // How events are written as bytes.
 #[cfg(test)]
 mod fuzz;
 mod history; // Looking back and asking again.
-mod record; // How events, deliveries and dead letters are written as bytes.
+mod outcome_line; // How outcomes are written.
+mod record; // How deliveries and dead letters are written as bytes.
 pub mod redis; // Several routers: streams, a sorted set and scripts.
 
 use std::sync::Arc;
@@ -20,13 +22,12 @@ use crate::clock::Timestamp;
 use crate::delivery::{DeadLetter, Delivery, OutcomeRecord};
 use crate::event::{Event, Position};
 
+pub use event_record::{decode_event, encode_event};
 pub use history::{
     AuditEntry, DeliveryKey, History, NoCursor, Order, Page, PageLimits, Replay, ReplayFrom, Replayed, Scan,
     ScanCursor, ScheduleCursor, SchedulePage, WaitingDelivery,
 };
-pub use record::{
-    decode_dead_letter, decode_delivery, decode_event, encode_dead_letter, encode_delivery, encode_event,
-};
+pub use record::{decode_dead_letter, decode_delivery, encode_dead_letter, encode_delivery};
 
 /// Durable state behind one trait. Every method may be called from many tasks at once.
 ///

@@ -61,9 +61,9 @@ impl Line {
     }
 
     /// A value whose text is JSON as it stands.
-    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+    fn plain(&mut self, field: &Field, value: &str) {
         if self.key(field) {
-            write!(self.json, "{value}").expect("writing to memory does not fail");
+            self.json.extend_from_slice(value.as_bytes());
         }
     }
 }
@@ -87,21 +87,21 @@ impl Visit for Line {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field, value);
+        self.plain(field, itoa::Buffer::new().format(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field, value);
+        self.plain(field, itoa::Buffer::new().format(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, value);
+        self.plain(field, if value { "true" } else { "false" });
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no word for what is no number.
         if value.is_finite() {
-            self.plain(field, format_args!("{value:?}"));
+            self.plain(field, &format!("{value:?}"));
         } else {
             self.plain(field, "null");
         }

@@ -1,6 +1,7 @@
 //! How outcomes are written: a version byte, then a line of JSON for each record. A row has those of a whole commit.
 
 use super::super::Error;
+use super::super::outcome_line::push_outcome;
 use crate::delivery::OutcomeRecord;
 
 /// The version this program writes.
@@ -18,7 +19,7 @@ pub(super) fn block_of(event: i64) -> i64 {
 pub(super) fn encode_lines(records: &[OutcomeRecord]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(records.len() * 192);
     for record in records {
-        serde_json::to_writer(&mut lines, record).expect("a record always serializes: its keys are all strings");
+        push_outcome(&mut lines, record);
         lines.push(b'\n');
     }
     lines

@@ -33,7 +33,7 @@ struct State {
     /// Names given up that others have yet to be told of.
     retired: Vec<Arc<str>>,
     /// By partition: the events handed out and not settled.
-    events: Vec<HashSet<StreamId>>,
+    events: Vec<HashSet<StreamId, foldhash::fast::RandomState>>,
     /// By partition: of those, the ones whose settlement was refused, and until when they are left alone.
     set_aside: Vec<Vec<(Instant, StreamId)>>,
     /// By partition: the deliveries held under a lease, with their fence.
@@ -53,7 +53,7 @@ impl Membership {
             // By chance, so that a claim of another opening of the store is never taken for one of this.
             generation: fastrand::u64(..),
             retired: Vec::new(),
-            events: vec![HashSet::new(); partitions],
+            events: vec![HashSet::default(); partitions],
             set_aside: vec![Vec::new(); partitions],
             deliveries: vec![HashMap::new(); partitions],
         };
@@ -156,7 +156,7 @@ impl Membership {
     }
 
     /// The events held in a partition. Those that were set aside for long enough are no longer.
-    pub(super) fn held_events(&self, partition: usize) -> HashSet<StreamId> {
+    pub(super) fn held_events(&self, partition: usize) -> HashSet<StreamId, foldhash::fast::RandomState> {
         let mut state = self.lock();
         let State { events, set_aside, .. } = &mut *state;
         let now = Instant::now();

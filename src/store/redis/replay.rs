@@ -28,7 +28,7 @@ pub(super) async fn replay(shared: &Shared, replay: Replay) -> Result<Replayed, 
         command.arg(6).arg(&keys.due).arg(keys.record(&member)).arg(&keys.dead).arg(&keys.letters);
         command.arg(&keys.outcomes).arg(&keys.later);
         command.arg(&member).arg(delivery.id.as_str()).arg(&letter).arg(u8::from(anew));
-        command.arg(encode_delivery(&delivery)).arg(lines(std::slice::from_ref(&outcome))).arg(event.major);
+        command.arg(encode_delivery(&delivery)).arg(lines(std::slice::from_ref(&outcome)).as_slice()).arg(event.major);
     });
     match reply::text(run.await?)?.as_str() {
         "SCHEDULED" => Ok(Replayed::Scheduled),
@@ -53,7 +53,7 @@ pub(super) async fn discard(
         command
             .arg(entry(place))
             .arg(id.as_str())
-            .arg(lines(std::slice::from_ref(outcome)))
+            .arg(lines(std::slice::from_ref(outcome)).as_slice())
             .arg(outcome.position.major);
     });
     Ok(reply::count(&run.await?)? == 1)

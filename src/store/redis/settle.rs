@@ -19,12 +19,15 @@ use super::write_ahead::{self, Ahead};
 use super::{Phase, Shared};
 use crate::delivery::{OutcomeRecord, whole_millis};
 use crate::event::Position;
+use crate::store::outcome_line::push_outcome;
 use crate::store::{
     DeliveryClaim, DeliverySettlement, Error, EventSettlement, Hold, NextState, Settled, encode_dead_letter,
     encode_delivery,
 };
 
 const QUEUE_ITEMS_MAX: usize = 1024;
+/// What most outcomes fit into.
+const LINE_BYTES: usize = 384;
 pub(super) const BATCH_ITEMS_MAX: usize = 128;
 pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -126,15 +129,15 @@ pub(super) async fn delivery(
 }
 
 /// Outcome records as JSON, one a line.
-pub(super) fn lines(outcomes: &[OutcomeRecord]) -> String {
-    let mut text = String::new();
+pub(super) fn lines(outcomes: &[OutcomeRecord]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(outcomes.len() * LINE_BYTES);
     for outcome in outcomes {
-        if !text.is_empty() {
-            text.push('\n');
+        if !lines.is_empty() {
+            lines.push(b'\n');
         }
-        text.push_str(&serde_json::to_string(outcome).expect("an outcome record has string keys only"));
+        push_outcome(&mut lines, outcome);
     }
-    text
+    lines
 }
 
 /// How far a lane's sequences are. They never start anew, so that no repetition is taken for another batch's.

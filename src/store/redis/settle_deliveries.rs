@@ -17,7 +17,7 @@ pub(super) struct DeliveryItem {
     pub(super) event_ms: u64,
     pub(super) state: &'static str,
     pub(super) wait_ms: u64,
-    pub(super) outcome: String,
+    pub(super) outcome: Vec<u8>,
     pub(super) record: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Settled<()>, Error>>,
 }
@@ -90,7 +90,7 @@ async fn write_once(shared: &Shared, partition: u16, sequence: u64, items: &[Del
         command.arg(sequence);
         for item in items {
             command.arg(&item.member).arg(item.fence).arg(item.state).arg(item.wait_ms);
-            command.arg(&item.outcome).arg(item.record.as_slice()).arg(item.event_ms);
+            command.arg(item.outcome.as_slice()).arg(item.record.as_slice()).arg(item.event_ms);
         }
     });
     let written = reply::text(run.await?)?;

@@ -23,7 +23,7 @@ const DELIVERY_EXTRA_BYTES: usize = 128;
 pub(super) struct EventItem {
     pub(super) generation: u64,
     pub(super) id: StreamId,
-    pub(super) outcomes: String,
+    pub(super) outcomes: Vec<u8>,
     /// Member, wait in milliseconds (-1: goes on being held), record (empty: it is written ahead).
     pub(super) deliveries: Vec<(String, i64, Vec<u8>)>,
     /// The delivery's id and the dead letter.
@@ -172,8 +172,8 @@ async fn write_once(
     };
     let keys = &shared.partitions[usize::from(partition)];
     let lease = lease_of(&member.name, shared.options.store.lease);
-    let outcomes = items.iter().map(|item| item.outcomes.as_str()).filter(|lines| !lines.is_empty());
-    let outcomes = outcomes.collect::<Vec<_>>().join("\n");
+    let outcomes = items.iter().map(|item| item.outcomes.as_slice()).filter(|lines| !lines.is_empty());
+    let outcomes = outcomes.collect::<Vec<_>>().join(&b'\n');
     let deliveries: usize = items.iter().map(|item| item.deliveries.len()).sum();
     let oldest_ms = items.iter().map(|item| item.id.milliseconds).min().unwrap_or_default();
     let sets: Vec<_> = items
@@ -190,7 +190,7 @@ async fn write_once(
         for (event, _) in &sets {
             command.arg(keys.letters_ahead(*event));
         }
-        command.arg(GROUP).arg(sequence).arg(&lease).arg(&outcomes);
+        command.arg(GROUP).arg(sequence).arg(&lease).arg(outcomes.as_slice());
         command.arg(items.len()).arg(deliveries).arg(sets.len()).arg(oldest_ms).arg(SETTLED_SOON_MS);
         command.arg(u8::from(shared.link.may_have_gone_back()));
         for item in items {
