@@ -2,7 +2,9 @@
 
 /// Appends `text` as a JSON string.
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    // All bytes, whatever the first ones are: without an early end the loop takes many at a time.
+    let has_escapes = text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if has_escapes {
         serde_json::to_writer(out, text).expect("a text is always a JSON string");
         return;
     }

@@ -36,7 +36,8 @@ where
         line.json.extend_from_slice(b",\"target\":");
         push_text(&mut line.json, metadata.target());
         line.json.extend_from_slice(b"}\n");
-        writer.write_str(&String::from_utf8_lossy(&line.json))
+        let json = String::from_utf8(line.json).map_err(|_| fmt::Error)?;
+        writer.write_str(&json)
     }
 }
 
