@@ -1,5 +1,5 @@
 //! A log line as a JSON object, flat: time, level, the event's fields, target. The library's own formatter goes through a
-//! serializer for each field and takes six times the instructions; a busy router writes a line for each attempt.
+//! serializer for each field and takes more than twice the instructions; a busy router writes a line for each attempt.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
