@@ -12,7 +12,8 @@ use crate::json::push_text;
 
 /// An accepted event. `payload` and `metadata` are the producer's bytes, checked to be JSON.
 ///
-/// Its texts are mostly parts of one buffer, the request's body or the stored record: a copy of one shares it.
+/// Its texts are mostly parts of one buffer, the request's body or the stored record, and so are their clones: whoever keeps
+/// one for longer than the event takes it by [`apart`], or the whole buffer stays with it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     /// The producer's id, or one made at acceptance (`evt_…`). 1 to 128 printable ASCII characters.
@@ -74,6 +75,11 @@ impl Event {
         out.push(b'}');
         out
     }
+}
+
+/// The same text in memory of its own.
+pub fn apart(text: &ByteString) -> ByteString {
+    ByteString::from(&**text)
 }
 
 /// A key as it stands, and a text as a JSON string.
@@ -164,5 +170,15 @@ mod tests {
                 r#"{{"id":"evt_1","eventType":"order.created","payload":{payload},"occurredAt":"2025-01-15T10:30:00Z","metadata":{{}}}}"#
             )
         );
+    }
+
+    #[test]
+    fn a_text_apart_does_not_keep_the_buffer() {
+        let buffer = ByteString::from("{\"id\":\"evt_1\"}");
+        let part = buffer.slice_ref(&buffer[7..12]);
+        let range = buffer.as_bytes().as_ptr_range();
+        assert!(range.contains(&part.clone().as_bytes().as_ptr()));
+        let kept = apart(&part);
+        assert!(kept == "evt_1" && !range.contains(&kept.as_bytes().as_ptr()));
     }
 }

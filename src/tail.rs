@@ -11,6 +11,7 @@ use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
 use crate::clock::Timestamp;
 use crate::delivery::{Attempt, EventHead, Outcome};
+use crate::event::apart;
 
 /// How much is kept for one who reads slowly.
 const KEPT_MAX: usize = 4_096;
@@ -52,7 +53,8 @@ pub struct HappeningEvent {
 
 impl From<&EventHead> for HappeningEvent {
     fn from(head: &EventHead) -> Self {
-        Self { id: head.id.clone(), source: head.source.clone(), event_type: head.event_type.clone() }
+        // One who reads slowly must not keep bodies.
+        Self { id: apart(&head.id), source: apart(&head.source), event_type: apart(&head.event_type) }
     }
 }
 

@@ -19,8 +19,8 @@ const EXTENSION_NAME_CHARS_MAX: usize = 64;
 
 /// Whether these are the headers of a CloudEvent in binary mode: any of those that one must have is there.
 pub(super) fn is_binary(headers: &HeaderMap) -> bool {
-    let attributes = headers.keys().filter_map(|name| name.as_str().strip_prefix(HEADER_PREFIX));
-    attributes.into_iter().any(|name| matches!(name, "specversion" | "id" | "type" | "source"))
+    let mut attributes = headers.keys().filter_map(|name| name.as_str().strip_prefix(HEADER_PREFIX));
+    attributes.any(|name| matches!(name, "specversion" | "id" | "type" | "source"))
 }
 
 /// Reads one CloudEvent in structured mode.

@@ -28,7 +28,7 @@ use super::sources::{Sources, Way};
 use super::trace_context;
 use crate::clock::Clock;
 use crate::config::{Ingest, Source};
-use crate::event::Event;
+use crate::event::{Event, apart};
 use crate::metrics::Metrics;
 use crate::store::{self, Appended, Store};
 use crate::tail::{Happening, HappeningEvent, What};
@@ -294,9 +294,9 @@ fn happening(events: &[Event]) -> Vec<Happening> {
     let of = |event: &Event| Happening {
         at: event.accepted_at,
         event: HappeningEvent {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            event_type: event.event_type.clone(),
+            id: apart(&event.id),
+            source: apart(&event.source),
+            event_type: apart(&event.event_type),
         },
         what: What::Accepted,
     };

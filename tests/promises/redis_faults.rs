@@ -325,9 +325,13 @@ async fn a_store_that_would_lose_or_misplace_events_is_refused() {
     let other = RedisOptions { partitions: 8, ..options() };
     let refusal = RedisStore::open(server.target(), other).await.err().expect("it is refused").to_string();
     assert!(refusal.contains("made with 4 partitions") && refusal.contains("8 are configured"), "{refusal}");
-    server.cli(&["hset", "bl:meta", "layout", "2"]);
+    server.cli(&["hset", "bl:meta", "layout", "3"]);
     let refusal = RedisStore::open(server.target(), options()).await.err().expect("it is refused").to_string();
-    assert!(refusal.contains("layout 2"), "{refusal}");
+    assert!(refusal.contains("layout 3"), "{refusal}");
+    // One of before is taken, and a program of before would now refuse it.
+    server.cli(&["hset", "bl:meta", "layout", "1"]);
+    drop(open(server.target()).await);
+    assert_eq!(server.cli(&["hget", "bl:meta", "layout"]).trim(), "2");
     let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let refusal = RedisStore::open(evicting.target(), options()).await.err().expect("it is refused").to_string();
     assert!(refusal.contains("allkeys-lru"), "{refusal}");

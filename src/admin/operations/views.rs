@@ -10,7 +10,7 @@ use super::times::Time;
 use crate::delivery::{
     Attempt, AttemptResult, EventHead, Outcome, OutcomeRecord, PluginNote, Provenance, Request, Waiting, Work,
 };
-use crate::event::{Event, Position};
+use crate::event::{Event, Position, apart};
 use crate::settle;
 
 /// An event without what it says.
@@ -41,12 +41,12 @@ impl EventSummary {
     /// The summary of an event.
     pub fn of(event: &Event, position: Position) -> Self {
         Self {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            event_type: event.event_type.clone(),
-            aggregate_type: event.aggregate_type.clone(),
-            aggregate_id: event.aggregate_id.clone(),
-            occurred_at: event.occurred_at.clone(),
+            id: apart(&event.id),
+            source: apart(&event.source),
+            event_type: apart(&event.event_type),
+            aggregate_type: apart(&event.aggregate_type),
+            aggregate_id: apart(&event.aggregate_id),
+            occurred_at: apart(&event.occurred_at),
             accepted_at: Time(event.accepted_at),
             position: position.to_string(),
         }

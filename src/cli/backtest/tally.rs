@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde::Serialize;
 
 use super::version::{Decided, Decision};
-use crate::event::Event;
+use crate::event::{Event, apart};
 
 /// How two decisions about one event differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -162,7 +162,7 @@ impl Tally {
         let count = self.counts.entry(difference).or_default();
         *count += 1;
         if difference.is_shown() && *count <= self.samples_max as u64 {
-            let (event_id, event_type) = (event.id.clone(), event.event_type.clone());
+            let (event_id, event_type) = (apart(&event.id), apart(&event.event_type));
             self.samples.push(Sample { difference, event_id, event_type, old: old.decision, new: new.decision });
         }
     }

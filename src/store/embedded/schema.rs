@@ -13,8 +13,9 @@ use super::super::decode_dead_letter;
 
 /// `Brln`: marks the file as ours for `file(1)` and for [`prepare`].
 const APPLICATION_ID: i64 = 0x4272_6c6e;
-/// The layout this program reads and writes.
-const VERSION: i64 = 1;
+/// The layout this program writes. It reads layout 1, too, whose events have a head in JSON; such a database becomes one of this
+/// when it is opened, since a program of before could not read what is written from then on.
+const VERSION: i64 = 2;
 const WRITER_CACHE_KIB: i64 = 65_536;
 const READER_CACHE_KIB: i64 = 4_096;
 /// What the log's file shrinks to when it starts over.
@@ -130,6 +131,9 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
         transaction.pragma_update(None, "user_version", VERSION)?;
     } else {
         fits(application, version)?;
+        if version != VERSION {
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
     }
     transaction.execute_batch(ADDED)?;
     name_dead_letters(&transaction)?;
@@ -142,7 +146,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<u64, Error> {
 /// Whether a database is one that this program reads and writes, by what its head says.
 pub(super) fn fits(application_id: i64, version: i64) -> Result<(), Error> {
     match (application_id, version) {
-        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, 1..=VERSION) => Ok(()),
         (APPLICATION_ID, version) => Err(Error::Newer(version)),
         _ => Err(Error::Foreign),
     }
@@ -195,8 +199,11 @@ mod tests {
         let mut connection = open_writer(&path).unwrap();
         let setting = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!((setting("synchronous"), setting("auto_vacuum"), setting("wal_autocheckpoint")), (2, 2, 0));
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        assert_eq!(prepare(&mut connection).unwrap(), 4);
+        assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap(), VERSION);
         connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        assert!(matches!(prepare(&mut connection), Err(Error::Newer(2))));
+        assert!(matches!(prepare(&mut connection), Err(Error::Newer(3))));
         connection.pragma_update(None, "application_id", 7).unwrap();
         assert!(matches!(prepare(&mut connection), Err(Error::Foreign)));
     }

@@ -308,14 +308,39 @@ pub(super) fn read_answer(
         shared.ids.heard(now);
         return Ok(None);
     };
-    let ids = reply::bytes(ids)?.unwrap_or_default();
-    let appended = ids.split(|byte| *byte == b',').map(|id| {
+    let appended = places(partition, &reply::bytes(ids)?.unwrap_or_default())?;
+    if appended.len() == events { Ok(Some(appended)) } else { Err(Fault::strange("append")) }
+}
+
+/// Where events were stored: ids between commas, nothing for a duplicate.
+fn places(partition: u16, ids: &[u8]) -> Result<Vec<Appended>, Fault> {
+    let place = |id: &[u8]| {
         if id.is_empty() {
             return Ok(Appended::Duplicate);
         }
         let id = StreamId::parse(id).ok_or_else(|| Fault::strange("append"))?;
         Ok(Appended::Stored(Position { partition, major: id.milliseconds, minor: id.sequence }))
-    });
-    let appended = appended.collect::<Result<Vec<_>, Fault>>()?;
-    if appended.len() == events { Ok(Some(appended)) } else { Err(Fault::strange("append")) }
+    };
+    ids.split(|byte| *byte == b',').map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_place_for_each_event() {
+        let stored = |major, minor| Appended::Stored(Position { partition: 3, major, minor });
+        for (ids, appended) in [
+            ("17-2", vec![stored(17, 2)]),
+            ("", vec![Appended::Duplicate]),
+            ("17-2,,18-0", vec![stored(17, 2), Appended::Duplicate, stored(18, 0)]),
+            (",", vec![Appended::Duplicate; 2]),
+        ] {
+            assert_eq!(places(3, ids.as_bytes()).unwrap(), appended, "{ids}");
+        }
+        for ids in ["17", "17-2,x", "17-2 18-0", "-"] {
+            assert!(places(3, ids.as_bytes()).is_err(), "{ids}");
+        }
+    }
 }

@@ -8,8 +8,10 @@ use super::{reply, scripts};
 use crate::delivery::whole_millis;
 use crate::store::Error;
 
-/// The layout of the keys and the meaning of their content. A store with another one is refused.
-const LAYOUT: u64 = 1;
+/// The layout of the keys and the meaning of their content. A store with a later one is refused. One of layout 1, whose events
+/// have a head in JSON, becomes one of this when it is opened: a program of before, which could not read what is written
+/// from then on, refuses it.
+const LAYOUT: u64 = 2;
 /// An ids bucket is at least this wide, so that a clock that is a little off rarely misses it.
 const BUCKET_MS_MIN: u64 = 60_000;
 
@@ -35,7 +37,7 @@ pub(super) async fn open(link: &Link, common: &CommonKeys, options: &RedisOption
 /// Refuses another layout.
 pub(super) fn fits(layout: u64, partitions: u64, options: &RedisOptions) -> Result<(), Error> {
     let prefix = &options.prefix;
-    if layout != LAYOUT {
+    if !(1..=LAYOUT).contains(&layout) {
         return Err(Error::Unusable(format!(
             "the store under the prefix `{prefix}` has layout {layout}, this program uses layout {LAYOUT}"
         )));

@@ -14,7 +14,11 @@ pub mod secrets; // What nothing may show.
 #[allow(unused_imports, unused_macros, dead_code, reason = "two test crates share it; this one may use a part")]
 pub mod stores; // Promises that hold on both stores.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::TcpListener;
+use std::ops::Range;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The signing secret in the tests' configs.
@@ -26,6 +30,23 @@ pub fn left_out(what: &str) {
     if let Some(path) = std::env::var_os("BRANCHLINE_LEFT_OUT") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
         file.and_then(|mut file| file.write_all(format!("{what}\n").as_bytes())).expect("it can be written");
+    }
+}
+
+/// A port of `range` that nobody listens on, and that was not given out here lately.
+///
+/// Connections get theirs from 32,768 up: none of them takes one below while the server that has it is started again.
+pub fn port_from(range: Range<u16>) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    if given.len() > 3_000 {
+        given.clear();
+    }
+    loop {
+        let port = fastrand::u16(range.clone());
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            return port;
+        }
     }
 }
 

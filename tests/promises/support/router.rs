@@ -1,10 +1,7 @@
 //! The real `branchline serve`, as a process: started, signalled, killed; and producers that talk to it.
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,15 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How long one answer of it is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// A port that nobody listens on, and that was not given out here before.
+/// A port for a router.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if GIVEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    super::port_from(20_500..32_500)
 }
 
 /// A router process with its config in a temporary folder.
