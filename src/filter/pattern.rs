@@ -125,7 +125,9 @@ pub struct TypeIndex {
 
 #[derive(Debug, Default)]
 struct Node {
-    exact: HashMap<Box<str>, Node>,
+    /// The operator names the keys, so the hash need not withstand anybody; and it is the same in every process, so that a
+    /// look-up takes the same instructions.
+    exact: HashMap<Box<str>, Node, foldhash::fast::FixedState>,
     any: Option<Box<Node>>,
     /// Routes with a pattern that ends here.
     ends: Vec<usize>,
