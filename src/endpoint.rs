@@ -75,6 +75,7 @@ impl fmt::Debug for SigningKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl {
     uri: Uri,
+    host: HeaderValue,
 }
 
 /// Why a text is not an endpoint's URL.
@@ -127,12 +128,23 @@ impl EndpointUrl {
             None if authority.as_str() == host => {}
             Some(_) | None => return Err(UrlError::Port),
         }
-        Ok(Self { uri })
+        // The scheme's own port goes without saying.
+        let host = match (uri.port_u16(), uri.scheme_str()) {
+            (None, _) | (Some(443), Some("https")) | (Some(80), Some("http")) => HeaderValue::from_str(host),
+            (Some(port), _) => HeaderValue::try_from(format!("{host}:{port}")),
+        };
+        let host = host.map_err(|_| UrlError::Host)?;
+        Ok(Self { uri, host })
     }
 
     /// The URL for the client. Path and query may hold a token: don't log it.
     pub fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// The header `host` of HTTP/1.1.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
     }
 
     /// Takes the URL in as a secret does: the whole of it, for comparing two.
@@ -179,6 +191,22 @@ mod tests {
             ("not a url", UrlError::Malformed),
         ] {
             assert_eq!(EndpointUrl::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_told_without_the_scheme_s_own_port() {
+        for (url, expected) in [
+            ("http://hooks.example.com", "hooks.example.com"),
+            ("http://Hooks.example.com:80/x?y", "Hooks.example.com"),
+            ("https://hooks.example.com:443/", "hooks.example.com"),
+            ("https://hooks.example.com:80/", "hooks.example.com:80"),
+            ("http://hooks.example.com:443/", "hooks.example.com:443"),
+            ("http://hooks.example.com:08080/", "hooks.example.com:8080"),
+            ("http://[::1]:8080/", "[::1]:8080"),
+            ("https://[::1]/", "[::1]"),
+        ] {
+            assert_eq!(EndpointUrl::parse(url).unwrap().host(), expected, "{url}");
         }
     }
 }

@@ -17,6 +17,15 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// How long a success's body is waited for: it changes nothing, and a new connection soon costs less than the wait.
 const SUCCESS_BODY_WAIT_MAX: Duration = Duration::from_millis(250);
 
+/// What is kept.
+pub(super) struct Answer {
+    pub(super) result: AttemptResult,
+    /// The first bytes of a failure.
+    pub(super) text: Option<String>,
+    /// Whether the body was read to its end: only then is the connection free for another request.
+    pub(super) is_whole: bool,
+}
+
 /// Reads what is worth reading of an answer.
 ///
 /// The head decides: once it is here the attempt has been answered, and a body that drips, breaks
@@ -27,20 +36,25 @@ pub(super) async fn read(
     now: Timestamp,
     body_bytes_max: usize,
     deadline: Instant,
-) -> (AttemptResult, Option<String>) {
+) -> Answer {
     let (head, mut body) = response.into_parts();
     let result = answered(head.status.as_u16(), &head.headers, now);
-    if head.status.is_success() {
-        let too_long = body.size_hint().lower() > body_bytes_max as u64;
-        if !too_long && !body.is_end_stream() {
-            let until = deadline.min(Instant::now() + SUCCESS_BODY_WAIT_MAX);
-            let _ = timeout_at(until, collect(&mut body, 0, body_bytes_max, &mut Vec::new())).await;
-        }
-        return (result, None);
-    }
+    let is_success = head.status.is_success();
+    let (keep_max, until) = if is_success {
+        (0, deadline.min(Instant::now() + SUCCESS_BODY_WAIT_MAX))
+    } else {
+        (ANSWER_BYTES_MAX, deadline)
+    };
     let mut kept = Vec::new();
-    let _ = timeout_at(deadline, collect(&mut body, ANSWER_BYTES_MAX, body_bytes_max, &mut kept)).await;
-    (result, printable(&kept, ANSWER_BYTES_MAX))
+    let is_whole = if body.is_end_stream() {
+        true
+    } else if is_success && body.size_hint().lower() > body_bytes_max as u64 {
+        false
+    } else {
+        let reading = collect(&mut body, keep_max, body_bytes_max, &mut kept);
+        timeout_at(until, reading).await.unwrap_or(false)
+    };
+    Answer { result, text: printable(&kept, ANSWER_BYTES_MAX), is_whole }
 }
 
 /// What the head of an answer says.
@@ -49,18 +63,20 @@ pub fn answered(status: u16, headers: &HeaderMap, now: Timestamp) -> AttemptResu
     AttemptResult::Answered { status, retry_after_ms }
 }
 
-/// Reads up to about `read_max` bytes and keeps the first `keep_max` of them.
-async fn collect(body: &mut Incoming, keep_max: usize, read_max: usize, kept: &mut Vec<u8>) {
+/// Reads up to about `read_max` bytes and keeps the first `keep_max` of them. Tells whether that was all.
+async fn collect(body: &mut Incoming, keep_max: usize, read_max: usize, kept: &mut Vec<u8>) -> bool {
     let mut read = 0;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
         let Some(data) = frame.data_ref() else { continue };
         let room = keep_max - kept.len();
         kept.extend_from_slice(&data[..room.min(data.len())]);
         read += data.len();
         if read > read_max {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// Bytes from outside as text that a terminal and a log can show: at most `bytes_max` long, without

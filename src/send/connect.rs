@@ -3,22 +3,17 @@
 //! Nothing is connected to that [`address::verdict`] has not allowed a moment before, and a name with
 //! one refused address is refused whole, so that an answer of a hostile name server wins nothing.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tower_service::Service;
 
 use super::address::{self, Permit, RefusedAddress};
 use super::resolve::Resolve;
@@ -32,14 +27,6 @@ const ADDRESSES_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 253;
 /// Where an address among several does not answer, the next is tried after its share of the time, but not before this.
 const ADDRESS_SHARE_MIN: Duration = Duration::from_millis(250);
-/// The bound on a connection that no attempt has set one for.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-tokio::task_local! {
-    /// The bound on the connection that the attempt of this task may make. The pooled client's
-    /// connector is told nothing but scheme, host and port, so the endpoint's bound comes this way.
-    pub(super) static CONNECT_BOUND: Duration;
-}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +90,7 @@ fn connect_sentence(error: &io::Error) -> String {
     }
 }
 
-/// Makes connections for the pooled client.
+/// Makes connections.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) allowed: Arc<[IpNet]>,
@@ -113,24 +100,8 @@ pub(super) struct Connector {
     pub(super) answer_bytes_max: usize,
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        // Read now, in the attempt's task: the client finishes a connection elsewhere when another comes free first.
-        let bound = CONNECT_BOUND.try_with(|bound| *bound).unwrap_or(CONNECT_TIMEOUT);
-        let this = self.clone();
-        Box::pin(async move { this.connect(&uri, bound).await.map(TokioIo::new) })
-    }
-}
-
 impl Connector {
+    /// Connects to where `uri` leads, within `bound`: name look-up, TCP and TLS.
     pub(super) async fn connect(&self, uri: &Uri, bound: Duration) -> Result<Stream, Error> {
         let deadline = Instant::now() + bound;
         let host = Host::parse(uri.host().unwrap_or_default())?;

@@ -1,4 +1,4 @@
-//! Why there was no answer: the client's errors as one of our words and a sentence for people.
+//! Why there was no answer: errors of connections as one of our words and a sentence for people.
 //!
 //! Sentences name scheme, host and port, never path, query or what the endpoint sent.
 
@@ -6,10 +6,8 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use hyper_util::client::legacy;
-
 use super::answer::printable;
-use super::connect;
+use super::pool;
 use super::stream::AnswerTooLong;
 use crate::delivery::{AttemptResult, SendErrorKind};
 use crate::endpoint::EndpointUrl;
@@ -18,8 +16,11 @@ use crate::endpoint::EndpointUrl;
 const DETAIL_BYTES_MAX: usize = 400;
 
 /// The result of an attempt that `error` ended.
-pub(super) fn of(error: &legacy::Error, url: &EndpointUrl) -> AttemptResult {
-    let (kind, sentence) = classify(error);
+pub(super) fn of(error: &pool::Error, url: &EndpointUrl) -> AttemptResult {
+    let (kind, sentence) = match error {
+        pool::Error::Connect(error) => (error.kind(), error.to_string()),
+        pool::Error::Http(error) => classify(error),
+    };
     result(kind, url, &sentence)
 }
 
@@ -44,13 +45,10 @@ pub(super) fn sentence_about(url: &EndpointUrl, sentence: &str) -> String {
 }
 
 /// Goes down the chain of causes to the first that says what happened.
-fn classify(error: &legacy::Error) -> (SendErrorKind, String) {
+fn classify(error: &hyper::Error) -> (SendErrorKind, String) {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut fallback = None;
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<connect::Error>() {
-            return (error.kind(), error.to_string());
-        }
         if error.is::<AnswerTooLong>() {
             return (SendErrorKind::BadAnswer, error.to_string());
         }

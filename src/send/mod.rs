@@ -7,16 +7,18 @@
 pub mod address; // Which addresses deliveries may go to.
 mod answer; // What is kept of an answer.
 mod body; // The request when no plugin made one.
-mod clients; // The pooled connections.
 mod connect; // A connection, to a judged address only.
+mod connection; // Requests over a connection.
 mod fault; // Why there was no answer.
 #[cfg(test)]
 mod fuzz;
 mod headers; // The headers of an attempt.
+mod pool; // Connections that wait for a request.
 mod reach; // A connection, and no request.
 mod resolve; // A name in, addresses out.
 pub mod sign; // Standard Webhooks signatures.
 mod stream; // Bytes of a connection, counted.
+mod ways; // The pools, by where they lead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +26,6 @@ use std::time::Duration;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
@@ -45,9 +46,9 @@ pub use headers::{
 pub use reach::Unreached;
 pub use resolve::{Resolve, SystemResolver};
 
-use clients::{ANSWER_HEAD_BYTES_MAX, Clients};
-use connect::CONNECT_BOUND;
-use stream::Past;
+use connection::{ANSWER_HEAD_BYTES_MAX, Connection};
+use pool::Pool;
+use ways::Ways;
 
 /// See [`SenderBuilder::connection_age_max`].
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
@@ -71,8 +72,7 @@ pub enum Error {
 /// Makes attempts. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Sender {
-    clients: Arc<Clients>,
-    connection_age_max: Duration,
+    ways: Arc<Ways>,
     answer_bytes_max: usize,
     metrics: Metrics,
     clock: Clock,
@@ -118,9 +118,9 @@ impl SenderBuilder {
     pub fn build(self) -> Result<Sender, Error> {
         let answer_bytes_max =
             self.answer_bytes_max.saturating_mul(ANSWER_OVERHEAD).saturating_add(2 * ANSWER_HEAD_BYTES_MAX);
-        let clients = Clients::new(self.allowed, self.resolver, answer_bytes_max, self.roots).map_err(Error::Tls)?;
-        let Self { connection_age_max, answer_bytes_max, metrics, clock, .. } = self;
-        Ok(Sender { clients: Arc::new(clients), connection_age_max, answer_bytes_max, metrics, clock })
+        let Self { allowed, connection_age_max, resolver, roots, metrics, clock, .. } = self;
+        let ways = Ways::new(allowed, resolver, answer_bytes_max, roots, connection_age_max).map_err(Error::Tls)?;
+        Ok(Sender { ways: Arc::new(ways), answer_bytes_max, metrics, clock })
     }
 }
 
@@ -145,7 +145,7 @@ impl Sender {
 
     /// Gives up connections that lead to none of these endpoints. What is under way on one still ends well.
     pub fn keep_connections_of<'e>(&self, endpoints: impl Iterator<Item = &'e Endpoint>) {
-        self.clients.keep_only(endpoints);
+        self.ways.keep_only(endpoints);
     }
 
     /// Makes the attempt `number` to bring `request` to `endpoint`. Ends within the endpoint's timeout.
@@ -183,56 +183,27 @@ impl Sender {
 
     /// Sends the request and reads the answer.
     ///
-    /// A request that an idle connection swallowed (see [`Past::ended_idle`]) is sent again at once,
+    /// A request that an idle connection swallowed (see [`Connection::ended_idle`]) is sent again at once,
     /// since the receiver meant the connection and not the request. Should it have read the request all
     /// the same, the answer is lost, and `webhook-id` tells it that this one is the same.
     async fn exchange(&self, heading: &Heading<'_>, deadline: Instant) -> (AttemptResult, Option<String>) {
+        let pool = match self.ways.pool(heading.endpoint) {
+            Ok(pool) => pool,
+            Err(error) => return (fault::bad_request(&error, &heading.endpoint.url), None),
+        };
         let mut resent = 0;
         loop {
-            match self.send(heading, deadline).await {
-                Sent::Answered(response) => {
-                    return answer::read(response, self.clock.of_the_machine(), self.answer_bytes_max, deadline).await;
+            match send(&pool, heading, deadline).await {
+                Sent::Answered(response, connection) => {
+                    let now = self.clock.of_the_machine();
+                    let answer = answer::read(response, now, self.answer_bytes_max, deadline).await;
+                    if answer.is_whole {
+                        pool.give_back(connection);
+                    }
+                    return (answer.result, answer.text);
                 }
                 Sent::Swallowed(_) if resent < RESENDS_MAX => resent += 1,
                 Sent::Swallowed(failed) | Sent::Failed(failed) => return (failed, None),
-            }
-        }
-    }
-
-    /// Sends the request and waits for the head of the answer.
-    async fn send(&self, heading: &Heading<'_>, deadline: Instant) -> Sent {
-        let endpoint = heading.endpoint;
-        let url = &endpoint.url;
-        let mut outgoing = match heading.request() {
-            Ok(request) => request.map(Full::new),
-            Err(fault) => return Sent::Failed(fault::bad_request(&fault, url)),
-        };
-        let connection = capture_connection(&mut outgoing);
-        let answering = match self.clients.request(endpoint, outgoing) {
-            Ok(answering) => CONNECT_BOUND.scope(endpoint.connect_timeout, answering),
-            Err(error) => return Sent::Failed(fault::bad_request(&error, url)),
-        };
-        match timeout_at(deadline, answering).await {
-            Ok(Ok(response)) => {
-                if let Some(past) = response.extensions().get::<Arc<Past>>() {
-                    past.answered();
-                    if past.connected_at.elapsed() > self.connection_age_max
-                        && let Some(connection) = &*connection.connection_metadata()
-                    {
-                        connection.poison();
-                    }
-                }
-                Sent::Answered(response)
-            }
-            Ok(Err(error)) => match fault::of(&error, url) {
-                broken @ AttemptResult::Failed { error: SendErrorKind::Broken, .. } if ended_idle(&connection) => {
-                    Sent::Swallowed(broken)
-                }
-                failed => Sent::Failed(failed),
-            },
-            Err(_) => {
-                let connected = connection.connection_metadata().is_some();
-                Sent::Failed(fault::timed_out(endpoint.timeout, connected, url))
             }
         }
     }
@@ -241,19 +212,50 @@ impl Sender {
 /// What became of a request.
 enum Sent {
     /// The head of an answer is here.
-    Answered(Response<Incoming>),
+    Answered(Response<Incoming>, Connection),
     /// The receiver closed an idle connection while the request was on its way.
     Swallowed(AttemptResult),
     /// There is no answer.
     Failed(AttemptResult),
 }
 
-fn ended_idle(connection: &CaptureConnection) -> bool {
-    let mut extras = http::Extensions::new();
-    if let Some(connection) = &*connection.connection_metadata() {
-        connection.get_extras(&mut extras);
+/// Sends the request and waits for the head of the answer.
+async fn send(pool: &Arc<Pool>, heading: &Heading<'_>, deadline: Instant) -> Sent {
+    let Endpoint { url, timeout, connect_timeout, .. } = heading.endpoint;
+    let mut request = match heading.request() {
+        Ok(request) => request.map(Full::new),
+        Err(fault) => return Sent::Failed(fault::bad_request(&fault, url)),
+    };
+    loop {
+        let pooled = pool.take();
+        let is_new = pooled.is_none();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => match timeout_at(deadline, pool.connect(url.uri(), *connect_timeout)).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => return Sent::Failed(fault::of(&error, url)),
+                Err(_) => return Sent::Failed(fault::timed_out(*timeout, false, url)),
+            },
+        };
+        let mut error = match timeout_at(deadline, connection.send(request, url)).await {
+            Ok(Ok(response)) => return Sent::Answered(response, connection),
+            Ok(Err(error)) => error,
+            Err(_) => return Sent::Failed(fault::timed_out(*timeout, true, url)),
+        };
+        match error.take_message() {
+            // The pooled connection ended before any of it was sent.
+            Some(unsent) if !is_new => request = unsent,
+            _ => {
+                let failed = fault::of(&error.into_error().into(), url);
+                let is_broken = matches!(failed, AttemptResult::Failed { error: SendErrorKind::Broken, .. });
+                return if is_broken && connection.ended_idle() {
+                    Sent::Swallowed(failed)
+                } else {
+                    Sent::Failed(failed)
+                };
+            }
+        }
     }
-    extras.get::<Arc<Past>>().is_some_and(|past| past.ended_idle())
 }
 
 /// The word in metrics.

@@ -27,7 +27,7 @@ impl Sender {
             kind,
             detail: sentence_about(&endpoint.url, &why.to_string()),
         };
-        let connector = self.clients.connector(endpoint).map_err(|error| unreached(SendErrorKind::Tls, &error))?;
+        let connector = self.ways.connector(endpoint).map_err(|error| unreached(SendErrorKind::Tls, &error))?;
         let connected = connector.connect(endpoint.url.uri(), endpoint.timeout.min(REACH_TIMEOUT_MAX)).await;
         connected.map(drop).map_err(|error| unreached(error.kind(), &error))
     }

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-/// A connection's past. It comes as an extension of every answer.
+/// A connection's past.
 #[derive(Debug)]
 pub(super) struct Past {
     /// When it was made.
@@ -32,6 +31,11 @@ impl Past {
     /// An answer has come over the connection.
     pub(super) fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it can carry many requests at a time.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Whether the connection, which has ended, had been used before and gave not one byte of an answer
@@ -91,16 +95,14 @@ impl Stream {
         Self { transport, past: Arc::new(past), answer_bytes_max }
     }
 
+    /// Its past, which others may look at while it goes on.
+    pub(super) fn past(&self) -> Arc<Past> {
+        Arc::clone(&self.past)
+    }
+
     /// Something is being written: what comes next is an answer to it.
     fn asks(&self) {
         self.past.answer_bytes.store(0, Ordering::Relaxed);
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(Arc::clone(&self.past));
-        if self.past.shared { connected.negotiated_h2() } else { connected }
     }
 }
 

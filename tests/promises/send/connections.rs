@@ -45,6 +45,46 @@ async fn attempts_at_the_same_time_reuse_connections() {
     assert!(receiver.connections() <= 50, "{}", receiver.connections());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_on_several_threads_reuse_connections() {
+    let receiver = Receiver::answering(OK).await;
+    let (sender, endpoint) = (sender().0, Arc::new(endpoint(&receiver.url())));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (sender, endpoint) = (sender.clone(), Arc::clone(&endpoint));
+        tasks.spawn(async move {
+            for _ in 0..200 {
+                assert_eq!(status(&attempt(&sender, &endpoint).await), 200);
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(receiver.requests().len(), 2000);
+    assert!(receiver.connections() <= 50, "{}", receiver.connections());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_to_its_end_costs_its_connection() {
+    let closed = Arc::new(Semaphore::new(0));
+    let signal = Arc::clone(&closed);
+    let receiver = Receiver::start(move |mut socket, _, log| {
+        let signal = Arc::clone(&signal);
+        async move {
+            log.read_request(&mut socket).await;
+            log.write(&mut socket, b"HTTP/1.1 200 OK\r\ncontent-length: 10737418240\r\n\r\nthe beginning").await;
+            assert!(!log.read_request(&mut socket).await, "no other request comes into the midst of an answer");
+            signal.add_permits(1);
+        }
+    })
+    .await;
+    let (sender, endpoint) = (sender().0, endpoint(&receiver.url()));
+    for number in 1..=3 {
+        assert_eq!(status(&attempt(&sender, &endpoint).await), 200);
+        closed.acquire().await.unwrap().forget();
+        assert_eq!(receiver.connections(), number);
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_costs_no_attempt() {
     let closed = Arc::new(Semaphore::new(0));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use branchline::delivery::SendErrorKind;
+use branchline::endpoint::Endpoint;
 use branchline::send::Sender;
 use branchline::tls::EndpointTls;
 use bytes::Bytes;
@@ -99,10 +100,8 @@ async fn http_1_over_tls_is_delivered_to() {
     }
 }
 
-#[tokio::test]
-async fn http_2_over_tls_shares_one_connection_among_attempts_at_the_same_time() {
-    let authority = Authority::new();
-    let acceptor = authority.acceptor("localhost", false, &[b"h2", b"http/1.1"]);
+/// A receiver that speaks HTTP/2, and how many requests it has served.
+async fn http2(acceptor: TlsAcceptor) -> (Receiver, Arc<AtomicUsize>) {
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
     let receiver = Receiver::start(move |socket, _, _| {
@@ -114,7 +113,8 @@ async fn http_2_over_tls_shares_one_connection_among_attempts_at_the_same_time()
                 async move {
                     assert_eq!(request.version(), http::Version::HTTP_2);
                     assert_eq!(request.uri().path(), "/hook");
-                    assert!(request.headers().contains_key("webhook-id"));
+                    assert_eq!(request.uri().host(), Some("localhost"));
+                    assert!(request.headers().contains_key("webhook-id") && !request.headers().contains_key("host"));
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     assert!(body.starts_with(br#"{"id":"evt_1""#));
                     count.fetch_add(1, Ordering::SeqCst);
@@ -127,16 +127,40 @@ async fn http_2_over_tls_shares_one_connection_among_attempts_at_the_same_time()
         }
     })
     .await;
-    let (sender, endpoint) = (authority.sender(), Arc::new(endpoint(&at("localhost", &receiver))));
-    assert_eq!(status(&attempt(&sender, &endpoint).await), 200);
+    (receiver, served)
+}
+
+/// Makes attempts at the same time, which all succeed.
+async fn attempts_at_once(sender: &Sender, endpoint: &Arc<Endpoint>, count: usize) {
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..50 {
-        let (sender, endpoint) = (sender.clone(), Arc::clone(&endpoint));
+    for _ in 0..count {
+        let (sender, endpoint) = (sender.clone(), Arc::clone(endpoint));
         tasks.spawn(async move { status(&attempt(&sender, &endpoint).await) });
     }
     assert!(tasks.join_all().await.iter().all(|status| *status == 200));
+}
+
+#[tokio::test]
+async fn http_2_over_tls_shares_one_connection_among_attempts_at_the_same_time() {
+    let authority = Authority::new();
+    let (receiver, served) = http2(authority.acceptor("localhost", false, &[b"h2", b"http/1.1"])).await;
+    let (sender, endpoint) = (authority.sender(), Arc::new(endpoint(&at("localhost", &receiver))));
+    assert_eq!(status(&attempt(&sender, &endpoint).await), 200);
+    attempts_at_once(&sender, &endpoint, 50).await;
     assert_eq!(served.load(Ordering::SeqCst), 51);
     assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn attempts_that_begin_http_2_at_the_same_time_leave_one_connection() {
+    let authority = Authority::new();
+    let (receiver, served) = http2(authority.acceptor("localhost", false, &[b"h2", b"http/1.1"])).await;
+    let (sender, endpoint) = (authority.sender(), Arc::new(endpoint(&at("localhost", &receiver))));
+    attempts_at_once(&sender, &endpoint, 10).await;
+    let connections = receiver.connections();
+    attempts_at_once(&sender, &endpoint, 10).await;
+    assert_eq!(served.load(Ordering::SeqCst), 20);
+    assert_eq!(receiver.connections(), connections);
 }
 
 #[tokio::test]
