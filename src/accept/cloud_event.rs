@@ -37,7 +37,9 @@ pub(super) fn read_structured(
     for (name, value) in object.members {
         match &*name {
             "data" => {
-                envelope::checked("data", value)?;
+                if !object.checked {
+                    envelope::checked("data", value)?;
+                }
                 if payload.replace(body.slice_ref(value)).is_some() {
                     faults.add("data", || "`data` is there more than once".to_owned());
                 }

@@ -145,11 +145,14 @@ pub(super) fn read_envelope(
     let aggregate_id = text("aggregateId", aggregate_id, fields::name_fault, faults)?;
     let occurred_at = text("occurredAt", occurred_at, fields::time_fault, faults)?;
     match payload {
-        Some(payload) => checked("payload", payload)?,
+        Some(payload) if !object.checked => checked("payload", payload)?,
+        Some(_) => {}
         None => faults.add("payload", || "`payload` is required; it may be any JSON value, also `null`".to_owned()),
     }
     if let Some(metadata) = metadata {
-        checked("metadata", metadata)?;
+        if !object.checked {
+            checked("metadata", metadata)?;
+        }
         if !metadata.starts_with('{') {
             faults.add("metadata", || "`metadata` must be an object".to_owned());
         }

@@ -1,11 +1,14 @@
 //! Fuzzing of what producers send: bodies in each format, heads in any pieces, trace contexts.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
 
 use super::envelope::Unreadable;
 use super::framing::HeadWatch;
 use super::intake::parse_body;
+use super::json::{self, Shape};
 use super::media_type::BodyKind;
+use super::scan;
 use super::trace_context::traceparent;
 use crate::fuzz::{Parts, fuzz};
 
@@ -26,6 +29,27 @@ fn holds(kind: BodyKind, headers: &HeaderMap, body: &[u8]) {
         Err(Unreadable::NotJson(what)) => assert!(what.len() < 400, "{what}"),
         Err(Unreadable::TooManyEvents | Unreadable::Empty) => {}
     }
+}
+
+/// What the scan takes, the parser takes and reads the same in it.
+fn scan_agrees(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Some(scanned) = scan::object(text) {
+        let Ok(Shape::Object(parsed)) = json::parsed_shape(text) else { panic!("the parser refuses {text:?}") };
+        assert_eq!(scanned.members, parsed.members);
+        assert!(!parsed.cut && parsed.members.iter().all(|(_, value)| json::check(value).is_ok()), "{text:?}");
+    }
+    if let Some(scanned) = scan::objects(text, EVENTS_MAX) {
+        let parsed: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+        assert_eq!(scanned.len(), parsed.len());
+        parsed.iter().for_each(|object| scan_agrees(object.get().as_bytes()));
+    }
+}
+
+#[test]
+fn scans() {
+    fuzz("envelope", scan_agrees);
+    fuzz("ndjson", |input| input.split(|byte| *byte == b'\n').for_each(scan_agrees));
 }
 
 #[test]

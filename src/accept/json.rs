@@ -10,6 +10,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::scan;
+use crate::json::plain_bytes;
+
 /// Members of one object that are kept; an envelope has seven, a CloudEvent may have extensions.
 pub(super) const MEMBERS_MAX: usize = 128;
 
@@ -47,6 +50,8 @@ pub(super) struct Object<'a> {
     pub(super) members: Vec<(Cow<'a, str>, &'a str)>,
     /// Whether there were more.
     pub(super) cut: bool,
+    /// Whether all values stand the strict [`check`] already.
+    pub(super) checked: bool,
 }
 
 /// What a whole document is.
@@ -65,6 +70,9 @@ pub(super) fn document(text: &str, elements_max: usize) -> Result<Document<'_>, 
     if !text.trim_ascii_start().starts_with('[') {
         return shape(text).map(Document::One);
     }
+    if let Some(objects) = scan::objects(text, elements_max) {
+        return Ok(Document::Many(objects.into_iter().map(Shape::Object).collect()));
+    }
     let mut too_many = false;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let elements = deserializer.deserialize_seq(Elements { max: elements_max, too_many: &mut too_many });
@@ -78,6 +86,14 @@ pub(super) fn document(text: &str, elements_max: usize) -> Result<Document<'_>, 
 
 /// Reads one value's outermost level.
 pub(super) fn shape(text: &str) -> Result<Shape<'_>, Error> {
+    match scan::object(text) {
+        Some(object) => Ok(Shape::Object(object)),
+        None => parsed_shape(text),
+    }
+}
+
+/// The same, by the parser.
+pub(super) fn parsed_shape(text: &str) -> Result<Shape<'_>, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let shape = ShapeSeed.deserialize(&mut deserializer)?;
     deserializer.end()?;
@@ -95,7 +111,7 @@ pub(super) fn check(text: &str) -> Result<(), Error> {
 /// The text of a JSON string, borrowed where it has no escapes; `None` when it is another value. `raw` is a value's JSON text.
 pub(super) fn string(raw: &str) -> Result<Option<Cow<'_, str>>, Error> {
     let Some(opened) = raw.strip_prefix('"') else { return Ok(None) };
-    let is_plain = |text: &&str| text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    let is_plain = |text: &&str| plain_bytes(text.as_bytes()) == text.len();
     Ok(Some(match opened.strip_suffix('"').filter(is_plain) {
         Some(plain) => Cow::Borrowed(plain),
         None => Cow::Owned(serde_json::from_str(raw)?),
@@ -145,7 +161,7 @@ impl<'de> Visitor<'de> for ShapeSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut object = Object { members: Vec::with_capacity(8), cut: false };
+        let mut object = Object { members: Vec::with_capacity(8), cut: false, checked: false };
         while let Some(name) = map.next_key_seed(Name)? {
             let value = map.next_value::<&'de RawValue>()?;
             if object.members.len() < MEMBERS_MAX {

@@ -21,6 +21,7 @@ mod listener; // Connections, with limits.
 mod media_type; // What a body is said to be.
 mod reading; // One envelope outside of any request.
 mod refusal; // Every answer that is no success.
+mod scan; // Plain JSON in one pass.
 mod socket; // A connection's bytes: watched, and never waiting for ever.
 mod sources; // The ways in, by path.
 mod trace_context; // `traceparent`.

@@ -4,10 +4,12 @@
 //! under the schedule's lease, one that has not begun is parked. So a slow endpoint holds nobody up.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::Either;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -69,13 +71,17 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     drop(snapshot);
 
     let mut open = vec![true; duties.len()];
-    let mut steps = FuturesUnordered::new();
-    for (number, (duty, progress)) in duties.iter().enumerate() {
-        let (context, event) = (&context, &event);
-        steps.push(async move { (number, first_step(context, duty, event, progress).await) });
-    }
-    let late = tokio::time::sleep_until(deadline);
-    tokio::pin!(late);
+    let step = |number: usize| {
+        let (context, event, (duty, progress)) = (&context, &event, &duties[number]);
+        async move { (number, first_step(context, duty, event, progress).await) }
+    };
+    // One alone, which is the rule, needs no list of those that can go on.
+    let steps = match duties.len() {
+        1 => Either::Left(stream::once(step(0))),
+        count => Either::Right((0..count).map(step).collect::<FuturesUnordered<_>>()),
+    };
+    let mut steps = pin!(steps);
+    let mut late = pin!(tokio::time::sleep_until(deadline));
     loop {
         tokio::select! {
             biased;
@@ -99,8 +105,7 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let soonest = end.soonest_return();
     let event_id = head.id.clone();
     // Attempts that were detached go on while the event is settled.
-    let settling = context.store.settle_event(end.settlement(claim));
-    tokio::pin!(settling);
+    let mut settling = context.store.settle_event(end.settlement(claim));
     let mut ended: Vec<(usize, Conclusion)> = Vec::new();
     let settled = loop {
         tokio::select! {
