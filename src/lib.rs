@@ -67,6 +67,9 @@
 //! delivery's dead letter is, where outcomes are that came later than two seconds after their event), `{bl:p}:owner:<consumer>` (the fence). Every step is one script; appends and
 //! settlements of many events share a call. Where it differs from the obvious, and why:
 //!
+//! * The call that stores events claims them for its router, where that waits for some (`redis/handover.rs`): they go on from
+//!   memory, and nothing is read back. It does so only when the group has read all that was stored before, and for a bounded number;
+//!   the rest is read by whoever has room.
 //! * A score with a fraction is claimed, a whole one waits; the fraction says by whom: whether and by which process a delivery is held needs no key of its own.
 //! * A call that claims deliveries has a number, under which what it claimed is noted: its repetition is given the same.
 //! * A settlement that is too large for one call writes its records ahead, with an expiry, and takes them up in the one call that settles.
@@ -160,7 +163,7 @@ pub mod filter; // Which subscriptions want the event.
 #[cfg(test)]
 mod fuzz; // Mutated inputs for every parser.
 pub mod http2; // Vocabulary: HTTP/2 with limits, as both listeners speak it.
-mod json; // Vocabulary: JSON texts, written by hand.
+mod json; // Vocabulary: where a JSON text stops being plain, and such texts written.
 pub mod metrics; // Every metric's name, in one file.
 pub mod peer; // Vocabulary: what a connection's other side may cost.
 pub mod plugin; // The sandbox.

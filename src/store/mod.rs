@@ -45,6 +45,7 @@ pub trait Store: History + Send + Sync + 'static {
     ///
     /// Claimed again after a crash: what a dead process held, what this process held before a restart.
     /// Dropping the future loses no event: what was claimed by it comes again from a later call.
+    /// Whoever asked for more than it got is taken to ask again: the store may claim what comes meanwhile for that call.
     async fn claim_events(&self, max: usize, wait: Duration) -> Result<Vec<EventClaim>, Error>;
 
     /// Acknowledges an event, records its outcomes, and writes its scheduled deliveries and dead letters, in one atomic step.

@@ -25,6 +25,7 @@ mod redis_cluster; // The store in Redis: a Cluster that changes under load.
 mod redis_failover; // The store in Redis: another server takes the master's place.
 mod redis_faults; // The store in Redis: what it survives.
 mod redis_fitness; // The store in Redis: what kind of server it takes, and when that has no room.
+mod redis_handover; // The store in Redis: events that the call which stores them claims.
 mod redis_large; // The store in Redis: what is large, what is refused.
 mod redis_load; // Producers and a consumer over a store, and the reckoning.
 mod redis_retention; // The store in Redis: what is kept, and how much room it takes.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::{Cmd, Value};
@@ -16,12 +17,14 @@ use tokio::time::Instant;
 
 use super::append_wait::store_and_wait;
 use super::fault::Fault;
+use super::handover::Promise;
+use super::keys::GROUP;
 use super::reply::{self, StreamId};
 use super::{Phase, Shared, scripts};
 use crate::clock::Clock;
 use crate::delivery::whole_millis;
 use crate::event::{Event, Position};
-use crate::store::{Appended, Error, encode_event, partition_of};
+use crate::store::{Appended, Error, EventClaim, decode_event, encode_event, partition_of};
 
 /// How long a caller waits before it is told that the store is away.
 const APPEND_TIME_MAX: Duration = Duration::from_secs(2);
@@ -30,6 +33,8 @@ const QUEUE_ITEMS_MAX: usize = 1024;
 /// What one script call takes.
 const BATCH_EVENTS_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// What an event takes in a call besides its record, about.
+const EVENT_EXTRA_BYTES: usize = 96;
 /// What one wait for replicas or disks is for: as much as gathers while the one before it lasts.
 const WAIT_EVENTS_MAX: usize = 8 * 1024;
 const WAIT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -47,7 +52,7 @@ const LIFE_MS_MAX: u64 = 100 * 365 * 86_400_000;
 pub(super) struct NewEvent {
     field: String,
     nonce: String,
-    record: Vec<u8>,
+    record: Bytes,
 }
 
 /// One caller's events of one partition.
@@ -110,7 +115,7 @@ pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) 
             field: ids_field(&event.source, &event.id),
             // All of one length: none is the beginning of another.
             nonce: itoa::Buffer::new().format(fastrand::u64(NONCE_MIN..10 * NONCE_MIN)).to_owned(),
-            record: encode_event(event),
+            record: encode_event(event).into(),
         };
         match groups.iter_mut().find(|group| group.0 == partition) {
             Some(group) => {
@@ -271,12 +276,45 @@ async fn store_call(
 
 async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Result<Option<Vec<Appended>>, Fault> {
     let link = shared.append_link(partition);
-    let answer = link.run(&scripts::APPEND, |command| write_call(command, shared, partition, events)).await?;
-    read_answer(shared, partition, events.len(), answer)
+    let promise = shared.handover.promise(events.len(), &shared.membership, &shared.look_again);
+    let write = |command: &mut Cmd| write_call(command, shared, partition, events, promise.as_ref());
+    let bytes = events.iter().map(|event| event.record.len() + EVENT_EXTRA_BYTES).sum();
+    let answer = link.run_large(&scripts::APPEND, bytes, write).await?;
+    let Some(stored) = read_answer(shared, events.len(), answer)? else {
+        promise.into_iter().for_each(|promise| promise.keep(Vec::new()));
+        return Ok(None);
+    };
+    if let Some(promise) = promise {
+        let claimed = events.iter().zip(&stored).filter(|(_, stored)| stored.claimed);
+        let claims = claimed.filter_map(|(event, stored)| claim(shared, &promise, partition, event, stored.id?));
+        let claims = claims.collect();
+        promise.keep(claims);
+    }
+    Ok(Some(stored.iter().map(|stored| stored.appended(partition)).collect()))
+}
+
+/// Holds what the call claimed. It is the record that is read, as it would be from the stream: what is in flight holds no
+/// more of a request's body than that.
+fn claim(shared: &Shared, promise: &Promise<'_>, partition: u16, event: &NewEvent, id: StreamId) -> Option<EventClaim> {
+    let fence = promise.member.generation;
+    let Ok(event) = decode_event(&event.record) else {
+        // It can't be read from the stream either: there it is put aside.
+        shared.look_again.store(true, Ordering::Relaxed);
+        return None;
+    };
+    let position = Position { partition, major: id.milliseconds, minor: id.sequence };
+    let held = shared.membership.hold_event(fence, partition, id);
+    held.then(|| EventClaim { event: Arc::new(event), position, fence })
 }
 
 /// Adds the keys and arguments of a call.
-pub(super) fn write_call(command: &mut Cmd, shared: &Shared, partition: u16, events: &[&NewEvent]) {
+pub(super) fn write_call(
+    command: &mut Cmd,
+    shared: &Shared,
+    partition: u16,
+    events: &[&NewEvent],
+    promise: Option<&Promise<'_>>,
+) {
     let keys = &shared.partitions[usize::from(partition)];
     let options = &shared.options.store;
     let width = shared.ids.width_ms;
@@ -290,36 +328,50 @@ pub(super) fn write_call(command: &mut Cmd, shared: &Shared, partition: u16, eve
     }
     let waits = shared.options.wait.is_some();
     command.arg(bucket).arg(width).arg(window).arg(life).arg(u8::from(waits));
+    command.arg(GROUP).arg(promise.map_or("", |promise| &*promise.member.name));
+    command.arg(promise.map_or(0, |promise| promise.count));
     for event in events {
-        command.arg(&event.field).arg(&event.nonce).arg(event.record.as_slice());
+        command.arg(&event.field).arg(&event.nonce).arg(&*event.record);
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Where it is; `None` for a duplicate.
+    id: Option<StreamId>,
+    claimed: bool,
+}
+
+impl Stored {
+    pub(super) fn appended(&self, partition: u16) -> Appended {
+        self.id.map_or(Appended::Duplicate, |id| {
+            Appended::Stored(Position { partition, major: id.milliseconds, minor: id.sequence })
+        })
     }
 }
 
 /// What a call answers; `None` when the bucket of ids has changed, and then the server's clock is known.
-pub(super) fn read_answer(
-    shared: &Shared,
-    partition: u16,
-    events: usize,
-    answer: Value,
-) -> Result<Option<Vec<Appended>>, Fault> {
+pub(super) fn read_answer(shared: &Shared, events: usize, answer: Value) -> Result<Option<Vec<Stored>>, Fault> {
     let mut answer = reply::array(answer)?.into_iter();
     let now = reply::count(&answer.next().unwrap_or(Value::Nil))?;
     let Some(ids) = answer.next() else {
         shared.ids.heard(now);
         return Ok(None);
     };
-    let appended = places(partition, &reply::bytes(ids)?.unwrap_or_default())?;
-    if appended.len() == events { Ok(Some(appended)) } else { Err(Fault::strange("append")) }
+    let stored = places(&reply::bytes(ids)?.unwrap_or_default())?;
+    if stored.len() == events { Ok(Some(stored)) } else { Err(Fault::strange("append")) }
 }
 
-/// Where events were stored: ids between commas, nothing for a duplicate.
-fn places(partition: u16, ids: &[u8]) -> Result<Vec<Appended>, Fault> {
-    let place = |id: &[u8]| {
-        if id.is_empty() {
-            return Ok(Appended::Duplicate);
+/// Where events were stored: ids between commas, nothing for a duplicate, a star after one that the call has claimed.
+fn places(ids: &[u8]) -> Result<Vec<Stored>, Fault> {
+    let place = |text: &[u8]| {
+        let (text, claimed) = text.strip_suffix(b"*").map_or((text, false), |id| (id, true));
+        if text.is_empty() && !claimed {
+            return Ok(Stored { id: None, claimed });
         }
-        let id = StreamId::parse(id).ok_or_else(|| Fault::strange("append"))?;
-        Ok(Appended::Stored(Position { partition, major: id.milliseconds, minor: id.sequence }))
+        let id = StreamId::parse(text).ok_or_else(|| Fault::strange("append"))?;
+        Ok(Stored { id: Some(id), claimed })
     };
     ids.split(|byte| *byte == b',').map(place).collect()
 }
@@ -330,17 +382,19 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_place_for_each_event() {
-        let stored = |major, minor| Appended::Stored(Position { partition: 3, major, minor });
-        for (ids, appended) in [
-            ("17-2", vec![stored(17, 2)]),
-            ("", vec![Appended::Duplicate]),
-            ("17-2,,18-0", vec![stored(17, 2), Appended::Duplicate, stored(18, 0)]),
-            (",", vec![Appended::Duplicate; 2]),
+        let stored =
+            |milliseconds, sequence, claimed| Stored { id: Some(StreamId { milliseconds, sequence }), claimed };
+        let duplicate = || Stored { id: None, claimed: false };
+        for (ids, expected) in [
+            ("17-2", vec![stored(17, 2, false)]),
+            ("", vec![duplicate()]),
+            ("17-2*,,18-0", vec![stored(17, 2, true), duplicate(), stored(18, 0, false)]),
+            (",", vec![duplicate(), duplicate()]),
         ] {
-            assert_eq!(places(3, ids.as_bytes()).unwrap(), appended, "{ids}");
+            assert_eq!(places(ids.as_bytes()).unwrap(), expected, "{ids}");
         }
-        for ids in ["17", "17-2,x", "17-2 18-0", "-"] {
-            assert!(places(3, ids.as_bytes()).is_err(), "{ids}");
+        for ids in ["17", "17-2,x", "17-2 18-0", "-", "*", "17-2**"] {
+            assert!(places(ids.as_bytes()).is_err(), "{ids}");
         }
     }
 }

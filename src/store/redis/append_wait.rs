@@ -56,7 +56,7 @@ async fn once(
         let script = &scripts::APPEND;
         let mut command = redis::cmd(if unknown && place == 0 { "EVAL" } else { "EVALSHA" });
         command.arg(if unknown && place == 0 { script.text() } else { script.digest() });
-        write_call(&mut command, shared, partition, events);
+        write_call(&mut command, shared, partition, events, None);
         commands.push(command);
     }
     commands.push(wait.command());
@@ -67,8 +67,8 @@ async fn once(
     }
     let mut appended = Vec::new();
     for (events, answer) in calls.iter().zip(answers) {
-        let Some(of_call) = read_answer(shared, partition, events.len(), answer)? else { return Ok(None) };
-        appended.extend(of_call);
+        let Some(of_call) = read_answer(shared, events.len(), answer)? else { return Ok(None) };
+        appended.extend(of_call.iter().map(|stored| stored.appended(partition)));
     }
     wait.check(waited)?;
     Ok(Some(appended))

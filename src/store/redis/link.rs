@@ -17,6 +17,9 @@ use super::target::{CONNECT_TIME_MAX, Connection, Dialer};
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(2);
 /// After this many calls in a row without an answer the connection is given up.
 const SILENT_CALLS_MAX: u32 = 2;
+/// What a call of a script has room for, before it has to make more.
+const ARGUMENTS_AT_FIRST: usize = 64;
+const BYTES_AT_FIRST: usize = 1024;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long after a new connection what was claimed before it may still be under way.
@@ -110,9 +113,19 @@ impl Link {
     /// They are asked for when there is a connection, so that they may depend on [`Link::may_have_gone_back`]. A server that
     /// was restarted or failed over does not know the script; then its text is sent.
     pub(super) async fn run(&self, script: &Script, keys_and_arguments: impl Fn(&mut Cmd)) -> Result<Value, Fault> {
+        self.run_large(script, 0, keys_and_arguments).await
+    }
+
+    /// The same, for arguments of about `bytes`, which are to be copied once.
+    pub(super) async fn run_large(
+        &self,
+        script: &Script,
+        bytes: usize,
+        keys_and_arguments: impl Fn(&mut Cmd),
+    ) -> Result<Value, Fault> {
         let connection = self.connection().await?;
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.digest());
+        let mut command = Cmd::with_capacity(ARGUMENTS_AT_FIRST, bytes + BYTES_AT_FIRST);
+        command.arg("EVALSHA").arg(script.digest());
         keys_and_arguments(&mut command);
         match self.call_over(connection, &command, CALL_TIME_MAX).await {
             Err(Fault::NoScript) => {

@@ -155,6 +155,11 @@ impl Membership {
         }
     }
 
+    /// How many events are held.
+    pub(super) fn held_events_count(&self) -> usize {
+        self.lock().events.iter().map(HashSet::len).sum()
+    }
+
     /// The events held in a partition. Those that were set aside for long enough are no longer.
     pub(super) fn held_events(&self, partition: usize) -> HashSet<StreamId, foldhash::fast::RandomState> {
         let mut state = self.lock();

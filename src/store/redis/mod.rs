@@ -9,6 +9,7 @@ mod audit; // Who did what, and which sources there were.
 mod check; // Whether a server would lose, forget or refuse events.
 mod claim; // Events out of the streams.
 mod fault; // What can go wrong, sorted by what to do about it.
+mod handover; // Events that are claimed by the call that stores them.
 mod history; // What an operator reads.
 mod janitor; // Heartbeats, take-overs, names.
 mod keys; // Names of keys.
@@ -17,6 +18,7 @@ mod lease; // Who has claimed what of the schedule.
 mod link; // One connection, with deadlines.
 mod look; // What a router would find, without writing.
 mod membership; // Who this process is, and what it holds.
+mod pending; // Entries that were claimed and are not held.
 mod read; // Events, outcomes, dead letters, figures; trimming.
 mod replay; // What an operator changes by hand.
 mod reply; // Answers, taken apart.
@@ -46,6 +48,7 @@ use tokio::time::Instant;
 use self::append::IdsBuckets;
 pub use self::check::{Check, Checks, OnFault};
 use self::claim::Claimer;
+use self::handover::Handover;
 use self::janitor::Janitor;
 use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;
@@ -135,6 +138,7 @@ struct Shared {
     options: RedisOptions,
     ids: IdsBuckets,
     membership: Membership,
+    handover: Handover,
     /// Whose settlements are written in several calls wait here for their turn.
     large_settlements: Arc<Semaphore>,
     /// There may be entries in the own pending list that nobody holds.
@@ -239,6 +243,7 @@ impl RedisStore {
             common,
             by_events_key: partitions.iter().map(|keys| keys.events.clone()).zip(0..).collect(),
             membership: Membership::new(partitions.len()),
+            handover: Handover::default(),
             due_calls: partitions.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             partitions,
             options,
