@@ -29,9 +29,13 @@ async fn begin_to_claim(store: &Arc<dyn Store>, server: &RedisServer, max: usize
         let store = Arc::clone(store);
         async move { store.claim_events(max, PATIENCE).await.expect("it can claim") }
     });
+    read_waits(server).await;
+    claiming
+}
+
+async fn read_waits(server: &RedisServer) {
     let is_blocked = async || server.cli(&["info", "clients"]).contains("blocked_clients:1").then_some(());
     eventually("the read waits", PATIENCE, is_blocked).await;
-    claiming
 }
 
 /// How often Redis ran a command.
@@ -169,8 +173,7 @@ async fn claims_whose_answer_was_lost_are_taken_up_once() {
                 }
             }
         });
-        let is_blocked = async || server.cli(&["info", "clients"]).contains("blocked_clients:1").then_some(());
-        eventually("the read waits", PATIENCE, is_blocked).await;
+        read_waits(&server).await;
         // Whichever it hits: the append's, which claims as well, or a heartbeat's.
         proxy.lose_answers(1);
         append(&store, vec![event(&format!("evt_{n}"))]).await;

@@ -56,7 +56,7 @@ impl Handover {
         self.lock().wanted = 0;
     }
 
-    /// A call is about to store `events`; `None` when it is to claim none of them. It holds `lost` true when it is not answered.
+    /// A call is about to store `events`; `None` when it is to claim none of them. `lost` becomes true when it is not answered.
     pub(super) fn promise<'a>(
         &'a self,
         events: usize,
