@@ -307,6 +307,7 @@ fn conclude(
 ) -> Conclusion {
     let now = means.clock.now();
     let decision = settle::decide(&attempt, &duty.consumer.subscription.retry, (means.chance)());
+    attempts.reserve_exact(1); // Most deliveries have one.
     attempts.push(attempt);
     match decision {
         Decision::Delivered => {

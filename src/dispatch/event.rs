@@ -48,8 +48,10 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
     let snapshot = context.snapshot.load_full();
     let by = Arc::clone(&snapshot.by);
     let bodies = Arc::new(Bodies::default());
-    let mut duties: Vec<(Duty, Progress)> = Vec::new();
-    for found in matches(&context, &snapshot, &event).await {
+    let all = matches(&context, &snapshot, &event).await;
+    let mut duties: Vec<(Duty, Progress)> = Vec::with_capacity(all.len());
+    end.outcomes.reserve_exact(all.len().max(1));
+    for found in all {
         let consumer = snapshot
             .consumer(&found.subscription.name)
             .expect("a snapshot is made with a consumer for each subscription of its routes");
@@ -144,7 +146,8 @@ pub(super) async fn walk(context: Arc<Context>, claim: EventClaim, slot: OwnedSe
         let held = claims.iter_mut().find(|(detached, _)| *detached == number).and_then(|(_, claim)| claim.take());
         claims.retain(|(_, claim)| claim.is_some());
         if let Some(claim) = held {
-            delivery::settle(&context, &duties[number].0, claim, conclusion).await;
+            // Boxed: it is rare, and half of what every walk would be made of.
+            Box::pin(delivery::settle(&context, &duties[number].0, claim, conclusion)).await;
         }
     }
 }

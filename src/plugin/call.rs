@@ -56,9 +56,14 @@ impl Report {
     }
 }
 
-/// Calls `handle` of `plugin` with `event`.
-pub(super) fn handle(plugin: &Plugin, ticker: &Ticker, subject: Subject, event: &Arc<Event>) -> Report {
-    let pre = plugin.loaded.instances.here();
+/// Calls `handle` of `plugin` with `event`, in the engine of `pre`.
+pub(super) fn handle(
+    plugin: &Plugin,
+    pre: &PluginPre<CallState>,
+    ticker: &Ticker,
+    subject: Subject,
+    event: &Event,
+) -> Report {
     let started = Instant::now();
     let mut instantiation = Duration::ZERO;
     let (returned, state) = run(plugin, pre, ticker, subject, |store| {

@@ -33,7 +33,8 @@ const STACK_BYTES_MAX: usize = 512 << 10;
 /// Components whose memory stays warm: a slot that served a component before is reset faster for it than for another.
 const WARM_SLOTS: u32 = 256;
 /// How much of a slot's memory is reset in place rather than given back to the system. More than the shipped plugins
-/// touch; with all slots warm it bounds what the pool holds.
+/// touch; with all slots warm it bounds what the pool holds. A page that was touched once is reset after every later call of
+/// its slot (engines.rs has slots of their own for what touches many).
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 
 /// Whether instructions are counted. It costs a third of a call's time, so only the tools for authors do it.
@@ -48,16 +49,9 @@ pub(super) enum Metering {
 /// What a metered call may use: so much that only its deadline ends it.
 pub(super) const INSTRUCTIONS_MAX: u64 = 1 << 62;
 
-/// The engine for calls on `threads` threads at a time. Says in the log how memory is reset between calls.
+/// The engine for calls on `threads` threads at a time.
 pub(super) fn engine(threads: usize, metering: Metering) -> Result<Engine, Error> {
     let scan = can_scan_pages();
-    if scan {
-        tracing::info!("plugin memory is reset in place between calls (pagemap scan)");
-    } else {
-        tracing::info!(
-            "plugin memory is given back to the system between calls: the kernel has no pagemap scan, or pages may be swapped"
-        );
-    }
     // Each memory slot reserves more than 4 GiB of address space. Where that is scarce, fewer slots do.
     let mut warm = WARM_SLOTS;
     loop {
@@ -136,6 +130,17 @@ fn code_config(metering: Metering) -> Config {
         .wasm_simd(false)
         .concurrency_support(false);
     config
+}
+
+/// Says in the log how memory is reset between calls.
+pub(super) fn tell_how_memory_is_reset() {
+    if can_scan_pages() {
+        tracing::info!("plugin memory is reset in place between calls (pagemap scan)");
+    } else {
+        tracing::info!(
+            "plugin memory is given back to the system between calls: the kernel has no pagemap scan, or pages may be swapped"
+        );
+    }
 }
 
 /// Whether dirty pages can be found by asking the kernel, and none can hide in swap (wasmtime#14357).

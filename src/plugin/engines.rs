@@ -1,9 +1,9 @@
-//! An engine for each thread, and components in all of them.
+//! An engine for each thread, one for all of them, and components in several.
 //!
-//! At every call wasmtime counts references of the engine and of the component and takes slots from the engine's pool.
-//! Threads with one engine between them write the same words then, and wait for each other's caches: two made 1.5 times the
-//! calls of one. So each thread has an engine of its own. A component is compiled once; its machine code is mapped for a further
-//! engine when that engine's thread first calls it.
+//! Threads with one engine between them write the same words at every call and wait for each other's caches, so each has its
+//! own, for what there is most of: events of a few kilobytes. The first engine is for the rest: large events, interpreters, checks
+//! of new versions. They may touch much memory, and what was touched once in a slot is reset after every later call there.
+//! A component is compiled once; its machine code is mapped for a thread's engine when that thread first calls it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,14 +16,17 @@ use super::cache;
 use super::engine::{self, Metering, this_thread};
 use super::imports::CallState;
 use super::load;
+use crate::event::Event;
 
-/// Engines at most; with more threads than this some share one. Each reserves address space, a terabyte about.
+/// Threads' engines at most; with more threads than this some share one. Each reserves address space, a terabyte about.
 const ENGINES_MAX: usize = 16;
 /// Machine code of a component that is mapped for each engine. Calls of larger ones (interpreters of other languages) take so
 /// long that what threads share costs them nothing, and their code is many megabytes.
 const CODE_BYTES_MAX: usize = 4 << 20;
+/// An event of which calls are made in threads' engines. A plugin touches some ten times an event's bytes.
+const EVENT_BYTES_MAX: usize = 16 << 10;
 
-/// The engines, the first of which has room for the calls of all threads.
+/// The engines: the first, which has room for calls of all threads, and the threads'.
 pub(super) struct Engines(Box<[Place]>);
 
 struct Place {
@@ -41,12 +44,14 @@ impl Place {
 impl Engines {
     /// Engines for calls on `threads` threads at a time.
     pub(super) fn new(threads: usize, metering: Metering) -> Result<Arc<Self>, Error> {
+        engine::tell_how_memory_is_reset();
         let mut places = vec![Place::new(engine::engine(threads, metering)?)?];
-        for _ in 1..threads.min(ENGINES_MAX) {
+        for _ in 0..threads.min(ENGINES_MAX) {
             match engine::engine(1, metering).and_then(Place::new) {
                 Ok(place) => places.push(place),
                 Err(error) => {
-                    tracing::warn!(engines = places.len(), %error, "threads of the sandbox share engines");
+                    tracing::warn!(%error, "threads of the sandbox share one engine");
+                    places.truncate(1); // It has room for all of them; the others have it for one each.
                     break;
                 }
             }
@@ -70,8 +75,8 @@ impl Engines {
 pub(super) struct Instances {
     engines: Arc<Engines>,
     first: PluginPre<CallState>,
-    /// For the further engines; none where the component could not be mapped once more.
-    further: Box<[OnceLock<Option<PluginPre<CallState>>>]>,
+    /// For the threads' engines; none where the component could not be mapped once more.
+    mapped: Box<[OnceLock<Option<PluginPre<CallState>>>]>,
 }
 
 impl Instances {
@@ -79,27 +84,26 @@ impl Instances {
     pub(super) fn new(engines: &Arc<Engines>, first: PluginPre<CallState>) -> Self {
         let code = first.instance_pre().component().image_range();
         let is_small = code.end as usize - code.start as usize <= CODE_BYTES_MAX;
-        let further = if is_small { engines.0.len() - 1 } else { 0 };
-        let further = std::iter::repeat_with(OnceLock::new).take(further).collect();
-        Self { engines: Arc::clone(engines), first, further }
+        let threads = if is_small { engines.0.len() - 1 } else { 0 };
+        let mapped = std::iter::repeat_with(OnceLock::new).take(threads).collect();
+        Self { engines: Arc::clone(engines), first, mapped }
     }
 
-    /// In the first engine.
+    /// In the first engine: for what is rare.
     pub(super) fn first(&self) -> &PluginPre<CallState> {
         &self.first
     }
 
-    /// In this thread's engine.
-    pub(super) fn here(&self) -> &PluginPre<CallState> {
-        let further = match this_thread() % (self.further.len() + 1) {
-            0 => None,
-            number => self.further[number - 1].get_or_init(|| self.mapped(&self.engines.0[number])).as_ref(),
-        };
-        further.unwrap_or(&self.first)
+    /// Where this thread calls it with `event`.
+    pub(super) fn here(&self, event: &Event) -> &PluginPre<CallState> {
+        let number = this_thread().checked_rem(self.mapped.len());
+        let is_small = event.payload.len() + event.metadata.len() <= EVENT_BYTES_MAX;
+        let Some(number) = number.filter(|_| is_small) else { return &self.first };
+        self.mapped[number].get_or_init(|| self.map(&self.engines.0[number + 1])).as_ref().unwrap_or(&self.first)
     }
 
     /// The component for another engine. The first one does where this fails.
-    fn mapped(&self, place: &Place) -> Option<PluginPre<CallState>> {
+    fn map(&self, place: &Place) -> Option<PluginPre<CallState>> {
         let map = || {
             let component = cache::copy(self.first.instance_pre().component(), &place.engine)?;
             component.initialize_copy_on_write_image()?;
@@ -114,6 +118,7 @@ mod tests {
     use super::super::compiler::Compiler;
     use super::super::engine::number_this_thread;
     use super::*;
+    use crate::event;
 
     #[test]
     fn threads_call_a_component_each_in_an_engine_of_its_own() {
@@ -122,18 +127,18 @@ mod tests {
         let binary = load::read(path.as_ref(), None).unwrap();
         let cache = cache::Cache::open(None);
         let loaded = load::component(&engines, &cache, &Compiler::InProcess, &binary).unwrap();
+        let small = event::sample("evt_1", "order.created", "{}");
         let engine_of = |thread| {
             number_this_thread(thread);
-            loaded.instances.here().engine().clone()
+            loaded.instances.here(&small).engine().clone()
         };
         assert!(!Engine::same(&engine_of(0), &engine_of(1)));
         assert!(Engine::same(&engine_of(1), &engine_of(1)), "it is mapped once");
-        assert!(Engine::same(&engine_of(2), loaded.instances.first().engine()), "there are two");
+        assert!(Engine::same(&engine_of(2), &engine_of(0)), "there are two");
+        let first = loaded.instances.first().engine();
+        assert!(!Engine::same(first, &engine_of(0)));
+        let large = event::sample("evt_2", "order.created", &format!("\"{}\"", "x".repeat(EVENT_BYTES_MAX)));
+        assert!(Engine::same(first, loaded.instances.here(&large).engine()), "what is large leaves theirs alone");
         assert_eq!(cache.counts().compiled, 1);
-    }
-
-    #[test]
-    fn one_thread_has_one_engine() {
-        assert_eq!(Engines::new(1, Metering::Off).unwrap().all().count(), 1);
     }
 }

@@ -73,7 +73,8 @@ impl PluginHost {
     pub fn measure(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
         let ticker = self.ticker();
         run(load, |subject, event| {
-            let report = call::handle(plugin, ticker, subject, event);
+            let pre = plugin.loaded.instances.here(event);
+            let report = call::handle(plugin, pre, ticker, subject, event);
             match report.verdict {
                 Ok(_) => Ok(Some((report.instantiation, report.duration))),
                 Err(fault) if fault.kind == PluginFaultKind::Deadline => Ok(None),
@@ -85,7 +86,7 @@ impl PluginHost {
     /// The same with a bare wasmtime: a fresh instance and the call, without limits, and the result not looked at.
     pub fn measure_bare(&self, plugin: &Arc<Plugin>, load: &Load) -> Result<Measurement, Fault> {
         run(load, |subject, event| {
-            let pre = plugin.loaded.instances.here();
+            let pre = plugin.loaded.instances.here(event);
             let started = Instant::now();
             let mut store = Store::new(pre.engine(), CallState::new(subject, super::engine::MEMORY_BYTES_MAX));
             store.set_epoch_deadline(u64::MAX / 2);

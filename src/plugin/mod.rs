@@ -10,7 +10,7 @@ mod compiler; // From a component to machine code, in a child process.
 mod debt; // Time used, forgotten bit by bit.
 mod decodable; // JSON that can be decoded to its last escape.
 mod engine; // An engine, its pool of memories, its deadlines.
-mod engines; // An engine for each thread.
+mod engines; // An engine for each thread, and one for the rest.
 mod error; // Why a plugin is refused.
 pub mod fixture; // An event, a config, and what must come of them.
 #[cfg(test)]

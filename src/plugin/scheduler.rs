@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use wasmtime::Engine;
 
 use super::Error;
+use super::bindings::PluginPre;
 use super::call::{self, Report};
 use super::chain::{self, After};
 use super::engine::{Ticker, number_this_thread};
 use super::host::{Chain, ChainEnd, ChainRun, Link, Plugin};
-use super::imports::Subject;
+use super::imports::{CallState, Subject};
 use super::lanes::{LaneId, Lanes, Place};
 use super::threads::Threads;
 use crate::breaker::{Change, Pass};
@@ -240,7 +241,7 @@ impl Scheduler {
         match job {
             Job::Chain(job) => self.step_chain(job, now),
             Job::Once { plugin, subject, event, reply } => {
-                let _ = reply.send(self.call(&plugin, subject, &event));
+                let _ = reply.send(self.call(&plugin, plugin.loaded.instances.first(), subject, &event));
                 Step::Ended
             }
             Job::Config { plugin, config, reply } => {
@@ -275,7 +276,7 @@ impl Scheduler {
         };
         let standing = Arc::clone(chain.standing(job.position));
         let subject = Subject { event: Some(Arc::clone(&job.event)), standing };
-        let report = self.call(&link.plugin, subject, &job.event);
+        let report = self.call(&link.plugin, link.plugin.loaded.instances.here(&job.event), subject, &job.event);
         let word = match &report.verdict {
             Ok(verdict) => verdict.as_str(),
             Err(fault) => fault.kind.as_str(),
@@ -313,8 +314,8 @@ impl Scheduler {
     }
 
     /// One call, whose panic would be ours and ends nothing but the call.
-    fn call(&self, plugin: &Plugin, subject: Subject, event: &Arc<Event>) -> Report {
-        let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, &self.ticker, subject, event)));
+    fn call(&self, plugin: &Plugin, pre: &PluginPre<CallState>, subject: Subject, event: &Event) -> Report {
+        let called = catch_unwind(AssertUnwindSafe(|| call::handle(plugin, pre, &self.ticker, subject, event)));
         called.unwrap_or_else(|_| Report::not_run("the sandbox failed; this is a bug"))
     }
 }

@@ -231,7 +231,8 @@ async fn send(pool: &Arc<Pool>, heading: &Heading<'_>, deadline: Instant) -> Sen
         let is_new = pooled.is_none();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => match timeout_at(deadline, pool.connect(url.uri(), *connect_timeout)).await {
+            // Boxed: it is rare, and half of what every attempt would be made of.
+            None => match timeout_at(deadline, Box::pin(pool.connect(url.uri(), *connect_timeout))).await {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(error)) => return Sent::Failed(fault::of(&error, url)),
                 Err(_) => return Sent::Failed(fault::timed_out(*timeout, false, url)),

@@ -1,11 +1,15 @@
 //! The allocator of a component: it hands out a static arena from the front and never goes back.
 //! An instance serves one event and is thrown away, so there is nothing to reuse, and while the
 //! arena lasts no memory is grown: growing is a system call in the router that every core waits
-//! for. Past the arena it grows memory, in steps as large as the arena.
+//! for. It is not larger than most events need, since all that an instance could have touched is
+//! looked through when it is thrown away. Past it memory grows, in larger steps.
 
 /// Enough for an ordinary event many times over.
 #[cfg_attr(test, expect(dead_code, reason = "only a component has the arena"))]
-const ARENA_BYTES: usize = 1024 * 1024;
+const ARENA_BYTES: usize = 256 * 1024;
+/// What it grows by: few system calls for what is large.
+#[cfg_attr(test, expect(dead_code, reason = "only a component has the arena"))]
+const GROWTH_BYTES: usize = 1024 * 1024;
 
 /// Where the next allocation goes. Addresses are plain numbers here, so that it can be tested.
 struct Bump {
@@ -54,7 +58,7 @@ mod global {
     use std::cell::UnsafeCell;
     use std::ptr;
 
-    use super::{ARENA_BYTES, Bump};
+    use super::{ARENA_BYTES, Bump, GROWTH_BYTES};
 
     const PAGE_BYTES: usize = 65_536;
 
@@ -82,13 +86,16 @@ mod global {
             if let Some(address) = bump.place(layout.size(), layout.align()) {
                 return address as *mut u8;
             }
+            // Where the limit leaves less room than a step, what is wanted may still fit.
             let wanted = layout.size().saturating_add(layout.align());
-            let pages = wanted.max(ARENA_BYTES).div_ceil(PAGE_BYTES);
-            let before = std::arch::wasm32::memory_grow::<0>(pages);
-            if before == usize::MAX {
-                return ptr::null_mut();
+            for bytes in [wanted.max(GROWTH_BYTES), wanted] {
+                let pages = bytes.div_ceil(PAGE_BYTES);
+                let before = std::arch::wasm32::memory_grow::<0>(pages);
+                if before != usize::MAX {
+                    bump.add(before * PAGE_BYTES, pages * PAGE_BYTES);
+                    break;
+                }
             }
-            bump.add(before * PAGE_BYTES, pages * PAGE_BYTES);
             bump.place(layout.size(), layout.align()).map_or(ptr::null_mut(), |address| address as *mut u8)
         }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use super::append_wait::store_and_wait;
 use super::fault::Fault;
 use super::handover::Promise;
+use super::ids::ids_field;
 use super::keys::GROUP;
 use super::reply::{self, StreamId};
 use super::{Phase, Shared, scripts};
-use crate::clock::Clock;
 use crate::delivery::whole_millis;
 use crate::event::{Event, Position};
 use crate::store::{Appended, Error, EventClaim, decode_event, encode_event, partition_of};
@@ -40,8 +40,9 @@ const WAIT_EVENTS_MAX: usize = 8 * 1024;
 const WAIT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many calls of a lane may be under way: the server need not wait for us between two of them.
 const CALLS_IN_FLIGHT_MAX: usize = 2;
-/// A further call starts only with this much to do: small calls cost the server more per event.
-const FURTHER_CALL_ITEMS_MIN: usize = 64;
+/// A further call starts only with this much to do: small calls cost the server more per event. With 64 callers, 4 made 6 to
+/// 8 % more events/s than 64, and than 1.
+const FURTHER_CALL_ITEMS_MIN: usize = 4;
 /// How many buckets before the current one are looked into at most.
 const BUCKETS_BEFORE_MAX: u64 = 32;
 /// The least number of 15 digits.
@@ -55,6 +56,17 @@ pub(super) struct NewEvent {
     record: Bytes,
 }
 
+impl NewEvent {
+    fn of(event: &Event) -> Self {
+        Self {
+            field: ids_field(&event.source, &event.id),
+            // All of one length: none is the beginning of another.
+            nonce: itoa::Buffer::new().format(fastrand::u64(NONCE_MIN..10 * NONCE_MIN)).to_owned(),
+            record: encode_event(event).into(),
+        }
+    }
+}
+
 /// One caller's events of one partition.
 pub(super) struct Submission {
     events: Vec<NewEvent>,
@@ -62,42 +74,7 @@ pub(super) struct Submission {
 }
 
 pub(super) type Lane = mpsc::Sender<Submission>;
-
-/// What an event goes by in the ids hashes. An id has no space in it.
-pub(super) fn ids_field(source: &str, id: &str) -> String {
-    [source, " ", id].concat()
-}
-
-/// The buckets of time that ids are kept in: their width is fixed when the store is first used, and the server's clock decides.
-pub(super) struct IdsBuckets {
-    pub(super) width_ms: u64,
-    clock: Clock,
-    /// How far the server's clock is ahead of ours, in milliseconds.
-    ahead_ms: AtomicI64,
-}
-
-impl IdsBuckets {
-    pub(super) fn new(width_ms: u64) -> Self {
-        Self { width_ms: width_ms.max(1), clock: Clock::system(), ahead_ms: AtomicI64::new(0) }
-    }
-
-    /// The server said what time it is.
-    pub(super) fn heard(&self, server_now_ms: u64) {
-        let ours = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
-        let ahead = i64::try_from(server_now_ms).unwrap_or(i64::MAX).saturating_sub(ours);
-        self.ahead_ms.store(ahead, Ordering::Relaxed);
-    }
-
-    /// The server's time, about.
-    pub(super) fn now_ms(&self) -> u64 {
-        self.clock.now().as_millis().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
-    }
-
-    /// The bucket of now, about.
-    pub(super) fn current(&self) -> u64 {
-        self.now_ms() / self.width_ms
-    }
-}
+type Answer = oneshot::Receiver<Result<Vec<Appended>, Error>>;
 
 /// Starts a partition's lane. It ends when the store closes and its queue is empty.
 pub(super) fn start(shared: &Arc<Shared>, partition: u16) -> (Lane, tokio::task::JoinHandle<()>) {
@@ -107,16 +84,27 @@ pub(super) fn start(shared: &Arc<Shared>, partition: u16) -> (Lane, tokio::task:
 
 /// Stores events and answers when all of them are stored.
 pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) -> Result<Vec<Appended>, Error> {
+    if shared.phase() != Phase::Open {
+        return Err(Error::Closed);
+    }
+    let limit = time_max(shared);
+    tokio::time::timeout(limit, store_in_lanes(lanes, events))
+        .await
+        .unwrap_or_else(|_| Err(Error::Away(format!("nothing was stored within {limit:?}"))))
+}
+
+async fn store_in_lanes(lanes: &[Lane], events: Vec<Event>) -> Result<Vec<Appended>, Error> {
     let count = u16::try_from(lanes.len()).expect("the partitions are counted in a u16");
+    if let [event] = events.as_slice() {
+        let partition = partition_of(event.partition_key(), count);
+        let submitted = vec![NewEvent::of(event)];
+        drop(events);
+        return submit(lanes, partition, submitted).await?.await.map_err(|_| Error::Closed)?;
+    }
     let mut groups: Vec<(u16, Vec<usize>, Vec<NewEvent>)> = Vec::new();
     for (place, event) in events.iter().enumerate() {
         let partition = partition_of(event.partition_key(), count);
-        let new = NewEvent {
-            field: ids_field(&event.source, &event.id),
-            // All of one length: none is the beginning of another.
-            nonce: itoa::Buffer::new().format(fastrand::u64(NONCE_MIN..10 * NONCE_MIN)).to_owned(),
-            record: encode_event(event).into(),
-        };
+        let new = NewEvent::of(event);
         match groups.iter_mut().find(|group| group.0 == partition) {
             Some(group) => {
                 group.1.push(place);
@@ -125,30 +113,25 @@ pub(super) async fn append(shared: &Shared, lanes: &[Lane], events: Vec<Event>) 
             None => groups.push((partition, vec![place], vec![new])),
         }
     }
-    let waiting = async {
-        let mut answers = Vec::with_capacity(groups.len());
-        for (partition, places, events) in groups {
-            let (reply, answer) = oneshot::channel();
-            let submission = Submission { events, reply };
-            lanes[usize::from(partition)].send(submission).await.map_err(|_| Error::Closed)?;
-            answers.push((places, answer));
-        }
-        let mut appended = vec![Appended::Duplicate; events.len()];
-        for (places, answer) in answers {
-            let results = answer.await.map_err(|_| Error::Closed)??;
-            for (place, result) in places.into_iter().zip(results) {
-                appended[place] = result;
-            }
-        }
-        Ok(appended)
-    };
-    if shared.phase() != Phase::Open {
-        return Err(Error::Closed);
+    let mut answers = Vec::with_capacity(groups.len());
+    for (partition, places, events) in groups {
+        answers.push((places, submit(lanes, partition, events).await?));
     }
-    let limit = time_max(shared);
-    tokio::time::timeout(limit, waiting)
-        .await
-        .unwrap_or_else(|_| Err(Error::Away(format!("nothing was stored within {limit:?}"))))
+    let mut appended = vec![Appended::Duplicate; events.len()];
+    for (places, answer) in answers {
+        let results = answer.await.map_err(|_| Error::Closed)??;
+        for (place, result) in places.into_iter().zip(results) {
+            appended[place] = result;
+        }
+    }
+    Ok(appended)
+}
+
+/// Queues events of one partition, and gives where their answer comes.
+async fn submit(lanes: &[Lane], partition: u16, events: Vec<NewEvent>) -> Result<Answer, Error> {
+    let (reply, answer) = oneshot::channel();
+    lanes[usize::from(partition)].send(Submission { events, reply }).await.map_err(|_| Error::Closed)?;
+    Ok(answer)
 }
 
 /// How long a caller waits: with replicas or disks also for theirs, and for those that the batch before it waits for.

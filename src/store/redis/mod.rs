@@ -11,6 +11,7 @@ mod claim; // Events out of the streams.
 mod fault; // What can go wrong, sorted by what to do about it.
 mod handover; // Events that are claimed by the call that stores them.
 mod history; // What an operator reads.
+mod ids; // The buckets of time that ids are kept in.
 mod janitor; // Heartbeats, take-overs, names.
 mod keys; // Names of keys.
 mod layout; // What kind of store this is.
@@ -45,10 +46,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::append::IdsBuckets;
 pub use self::check::{Check, Checks, OnFault};
 use self::claim::Claimer;
 use self::handover::Handover;
+use self::ids::IdsBuckets;
 use self::janitor::Janitor;
 use self::keys::{CommonKeys, PartitionKeys};
 use self::link::Link;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use redis::Cmd;
 
-use super::append::ids_field;
 use super::fault::Fault;
+use super::ids::ids_field;
 use super::keys::{GROUP, PartitionKeys};
 use super::link::CALL_TIME_MAX;
 use super::reply::{self, Entry, StreamId};
