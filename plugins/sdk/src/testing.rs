@@ -164,7 +164,8 @@ fn run<Payload: DeserializeOwned, Config: DeserializeOwned>(
     };
     valid.map_err(|message| format!("the config is refused: {message}"))?;
     let event = fixture.event.ok_or("an `event` is needed")?;
-    let given = match entry::handle(handle, event.into_raw(), &config) {
+    let event = event.into_raw();
+    let given = match on_a_deep_stack(|| entry::handle(handle, event, &config)) {
         Ok(verdict) => json!({ "verdict": describe(verdict) }),
         Err(error) => json!({ "error": {
             "code": error.code, "message": error.message, "retryable": error.retryable,
@@ -174,6 +175,19 @@ fn run<Payload: DeserializeOwned, Config: DeserializeOwned>(
         return Ok(());
     }
     Err(format!("expected\n{expected:#}\nbut the plugin gave\n{given:#}"))
+}
+
+/// Unoptimised native code takes many times the stack of the component that is shipped; what fits
+/// into the component's own stack is for `branchline plugin test` to say.
+fn on_a_deep_stack<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+    const STACK_BYTES: usize = 256 * 1024 * 1024; // Reserved, not touched.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, call).expect("a thread can be started").join() {
+            Ok(given) => given,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 impl Envelope {
