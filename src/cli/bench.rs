@@ -63,6 +63,10 @@ pub struct Options {
     /// One round, with a tenth of the events and of what is held.
     #[arg(long)]
     quick: bool,
+    /// A setting of the Redis servers that it starts, as in redis.conf; again for each further one. Redis's own default is
+    /// 64mb here, which a new file reaches amid a short run.
+    #[arg(long, value_name = "SETTING", default_value = "auto-aof-rewrite-min-size 1gb")]
+    redis: Vec<String>,
     /// The shipped plugins, for what needs more than `slack`: `chain`, `rest` and `host`.
     #[arg(long, value_name = "FOLDER", default_value = "plugins")]
     plugins: PathBuf,
@@ -158,6 +162,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         events: options.events(),
         connections: options.connections,
         rounds: options.rounds(),
+        redis: options.redis.clone(),
         ..Report::default()
     };
     runtime()?.block_on(measure(options, &groups, has_redis, &mut report))?;
@@ -203,7 +208,7 @@ async fn measure(options: &Options, groups: &[Group], has_redis: bool, report: &
     }
     if groups.contains(&Group::Rest) {
         eprintln!("at rest …");
-        report.rest = Some(run::rest(router, &Work { others: 999, ..work }, &options.plugins).await?);
+        report.rest = Some(run::rest(router, &Work { others: 999, ..work }, options).await?);
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ fn what_grows_is_measured_and_drawn_and_waits_in_the_store_beforehand() {
     assert_eq!(at, [("Backlog", 500), ("Backlog", 5000), ("Retries", 500), ("Retries", 5000)]);
     assert!(rows.iter().all(|row| row["eventsPerSecond"].as_f64().unwrap() > 0.0), "{rows:#?}");
     assert_eq!(rows[1]["scenario"], "durable pipe, everysec");
+    assert_eq!(report["redis"], serde_json::json!(["auto-aof-rewrite-min-size 1gb"]));
     let of_durable = rows[4]["eventsPerSecond"].as_f64().unwrap() / rows[1]["eventsPerSecond"].as_f64().unwrap();
     assert!((rows[4]["ofTheDurablePipe"].as_f64().unwrap() - of_durable).abs() < 1e-9);
     let picture = std::fs::read_to_string(out.path().join("bench.svg")).unwrap();

@@ -44,10 +44,10 @@ pub struct RawEvent {
 impl<Payload> Event<Payload> {
     /// Which event this is, on one line: `order.completed · Order order_1 · evt_1`.
     pub fn origin(&self) -> String {
-        let aggregate = format!("{} {}", self.aggregate_type, self.aggregate_id);
+        let aggregate = [&*self.aggregate_type, " ", &self.aggregate_id].concat();
         let parts = [&self.event_type, aggregate.trim(), &self.id];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
-        text::one_line(&parts.collect::<Vec<_>>().join(" · "))
+        parts.map(text::one_line).collect::<Vec<_>>().join(" · ")
     }
 
     /// The same event with another payload, perhaps of another type.

@@ -18,7 +18,8 @@ pub fn truncate(text: &str, limit: usize) -> String {
 /// As [`truncate`], for a text that is escaped already: what is kept is shortened further until it
 /// `is_whole`, so that no half of an `&amp;` or of a `\*` is left at its end.
 pub fn truncate_whole(text: &str, limit: usize, is_whole: impl Fn(&str) -> bool) -> String {
-    if length(text) <= limit {
+    // No text has fewer bytes than it has units.
+    if text.len() <= limit || length(text) <= limit {
         return text.to_owned();
     }
     let mut room = limit.saturating_sub(ELLIPSIS.len_utf16());
@@ -41,34 +42,52 @@ pub fn truncate_whole(text: &str, limit: usize, is_whole: impl Fn(&str) -> bool)
 
 /// `text` with line breaks and other control characters made spaces, for a subject or a title.
 pub fn one_line(text: &str) -> String {
+    // The controls above ASCII, U+0080 to U+009F, begin with this byte.
+    if !text.bytes().any(|byte| byte.is_ascii_control() || byte == 0xc2) {
+        return text.to_owned();
+    }
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+/// `text` with other text for some characters of ASCII: what `instead` has for them.
+pub fn escape(text: &str, instead: impl Fn(u8) -> Option<&'static str>) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii()) {
+        if let Some(instead) = instead(byte) {
+            escaped.push_str(&text[from..at]);
+            escaped.push_str(instead);
+            from = at + 1;
+        }
+    }
+    escaped.push_str(&text[from..]);
+    escaped
 }
 
 /// `text` as text of HTML, where all of its characters mean themselves; in an attribute's quotes too.
 pub fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    escape(text, |byte| match byte {
+        b'&' => Some("&amp;"),
+        b'<' => Some("&lt;"),
+        b'>' => Some("&gt;"),
+        b'"' => Some("&quot;"),
+        b'\'' => Some("&#39;"),
+        _ => None,
+    })
 }
 
 /// A title for people from an event type: `order.completed` becomes `Order completed`.
 pub fn title(event_type: &str) -> String {
-    let words = one_line(event_type).replace(['.', '_', '-'], " ");
-    let mut characters = words.trim().chars();
-    match characters.next() {
-        // Event types are ASCII in practice; the tables for all scripts would cost 4 KB a plugin.
-        Some(first) => std::iter::once(first.to_ascii_uppercase()).chain(characters).collect(),
-        None => "Event".to_owned(),
+    let words = escape(&one_line(event_type), |byte| matches!(byte, b'.' | b'_' | b'-').then_some(" "));
+    let mut title = words.trim().to_owned();
+    if title.is_empty() {
+        return "Event".to_owned();
     }
+    // Event types are ASCII in practice; the tables for all scripts would cost 4 KB a plugin.
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    title
 }
 
 #[cfg(test)]
@@ -96,6 +115,12 @@ mod tests {
         assert_eq!(truncate_whole("abcdefg", 6, even), "abcd…");
         assert_eq!(truncate_whole("abcdefg", 5, even), "abcd…");
         assert_eq!(truncate_whole("abcdefg", 5, |_| false), "…");
+    }
+
+    #[test]
+    fn a_control_is_a_space_in_a_line() {
+        assert_eq!(one_line("a\tb\u{7f}c\u{85}d"), "a b c d");
+        assert_eq!(one_line("가·나"), "가·나");
     }
 
     #[test]

@@ -66,11 +66,11 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
         None => value::list(&event.payload, escape, |name, shown| format!("*{name}:* {shown}")),
     };
     let message = cut(&message, SECTION_CHARACTERS_MAX);
-    let origin = escape(&format!("{} · {}", event.origin(), event.occurred_at));
+    let origin = escape(&[&*event.origin(), " · ", &event.occurred_at].concat());
     Verdict::send_json(&Message {
         channel: config.channel,
         username: config.username,
-        text: cut(&format!("{}: {message}", escape(&title)), SECTION_CHARACTERS_MAX),
+        text: cut(&[&*escape(&title), ": ", &message].concat(), SECTION_CHARACTERS_MAX),
         blocks: [
             Block::Header { text: Text::PlainText { text: text::truncate(&title, HEADER_CHARACTERS_MAX) } },
             Block::Section { text: mrkdwn(message) },
@@ -85,7 +85,12 @@ fn mrkdwn(text: String) -> Text {
 
 /// The three characters that Slack reads as markup: <https://docs.slack.dev/messaging/formatting-message-text/>.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text::escape(text, |byte| match byte {
+        b'&' => Some("&amp;"),
+        b'<' => Some("&lt;"),
+        b'>' => Some("&gt;"),
+        _ => None,
+    })
 }
 
 /// Cuts a text that is escaped already, without leaving half an `&amp;` at its end.

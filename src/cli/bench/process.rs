@@ -34,12 +34,18 @@ impl Child {
         Self::spawn(program.arg("serve").arg("--config").arg(config), "router", folder)
     }
 
-    /// A Redis server with an append-only file.
-    pub fn redis(port: u16, fsync: &str, folder: &Path) -> Result<Self, Error> {
+    /// A Redis server with an append-only file, and with some lines of a redis.conf.
+    pub fn redis(port: u16, fsync: &str, settings: &[String], folder: &Path) -> Result<Self, Error> {
         let port = port.to_string();
         let arguments =
             ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", fsync];
-        Self::spawn(Command::new("redis-server").args(arguments).current_dir(folder), "redis", folder)
+        let mut command = Command::new("redis-server");
+        command.args(arguments).current_dir(folder);
+        for setting in settings {
+            let (name, values) = setting.split_once(' ').unwrap_or((setting, ""));
+            command.arg(format!("--{name}")).args(values.split_whitespace());
+        }
+        Self::spawn(&mut command, "redis", folder)
     }
 
     /// This program in one of the bench's roles that answers lines with lines.

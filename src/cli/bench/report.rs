@@ -18,6 +18,8 @@ pub struct Report {
     pub events: u64,
     pub connections: usize,
     pub rounds: usize,
+    /// What the Redis servers were told besides `appendfsync`.
+    pub redis: Vec<String>,
     pub scenarios: Vec<Row>,
     pub latency: Vec<LatencyRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,10 +110,11 @@ impl Report {
     }
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Self { events, connections, rounds, cores, .. } = self;
+        let Self { events, connections, rounds, cores, redis, .. } = self;
         writeln!(
             text,
-            "{cores} cores for all processes, {events} events a run, {connections} connections, medians of {rounds} rounds"
+            "{cores} cores for all processes, {events} events a run, {connections} connections, medians of {rounds} rounds; Redis with {}",
+            redis.join(", ")
         )?;
         if !self.scenarios.is_empty() {
             writeln!(

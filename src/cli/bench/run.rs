@@ -1,6 +1,5 @@
 //! One run of a scenario: warm up, send, wait until all has arrived, and read what it cost.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -53,8 +52,9 @@ pub struct Rest {
 
 /// Runs a scenario once.
 pub async fn run(scenario: &Scenario, options: &Options) -> Result<Figures, Error> {
-    let run =
-        async { if scenario.work.backlog == 0 { closed_loop(scenario, options).await } else { drain(scenario).await } };
+    let run = async {
+        if scenario.work.backlog == 0 { closed_loop(scenario, options).await } else { drain(scenario, options).await }
+    };
     in_time(&scenario.name, run).await
 }
 
@@ -62,7 +62,7 @@ pub async fn run(scenario: &Scenario, options: &Options) -> Result<Figures, Erro
 async fn closed_loop(scenario: &Scenario, options: &Options) -> Result<Figures, Error> {
     // `slack` comes with this program; a chain wants another before it.
     let plugins = (scenario.work.plugins > 1).then_some(options.plugins.as_path());
-    let setup = Setup::start(scenario.system, &scenario.work, plugins).await?;
+    let setup = Setup::start(scenario.system, &scenario.work, plugins, &options.redis).await?;
     let events = scenario.events(options.events());
     let deliveries = scenario.deliveries() as u64;
     let producers = Producers { ports: &setup.ports, connections: options.connections, size: scenario.work.size };
@@ -92,8 +92,8 @@ async fn closed_loop(scenario: &Scenario, options: &Options) -> Result<Figures, 
 }
 
 /// From when the router takes connections until all that the store held has arrived. Nothing else is sent.
-async fn drain(scenario: &Scenario) -> Result<Figures, Error> {
-    let setup = Setup::start(scenario.system, &scenario.work, None).await?;
+async fn drain(scenario: &Scenario, options: &Options) -> Result<Figures, Error> {
+    let setup = Setup::start(scenario.system, &scenario.work, None, &options.redis).await?;
     let (began, cpu_before) = (Instant::now(), cpu(&setup)?);
     let before = receiver::count(setup.receiver_port).await?;
     receiver::wait_for_count(setup.receiver_port, scenario.work.backlog).await?;
@@ -123,7 +123,7 @@ pub async fn open_loop(
     options: &Options,
 ) -> Result<Latency, Error> {
     let run = async {
-        let setup = Setup::start(system, work, None).await?;
+        let setup = Setup::start(system, work, None, &options.redis).await?;
         let producers = Producers { ports: &setup.ports, connections: options.connections, size: work.size };
         producers.send(0, 2_000).await?;
         receiver::wait_for_count(setup.receiver_port, 2_000).await?;
@@ -148,9 +148,10 @@ pub async fn open_loop(
 }
 
 /// Starts a router twice, the second time with compiled plugins, and looks at it while nothing comes.
-pub async fn rest(system: System, work: &Work, plugins: &Path) -> Result<Rest, Error> {
-    drop(Setup::start(system, work, Some(plugins)).await?);
-    let setup = Setup::start(system, work, Some(plugins)).await?;
+pub async fn rest(system: System, work: &Work, options: &Options) -> Result<Rest, Error> {
+    let start = || Setup::start(system, work, Some(&options.plugins), &options.redis);
+    drop(start().await?);
+    let setup = start().await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(Rest { memory_mib: setup.systems[0].memory_mib()?, start_to_ready_ms: setup.started_in.as_secs_f64() * 1e3 })
 }

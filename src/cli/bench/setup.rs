@@ -25,8 +25,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Starts a system for some work. Of `plugins`, a folder, a router loads all, and `slack` in any case.
-    pub async fn start(system: System, work: &Work, plugins: Option<&Path>) -> Result<Self, Error> {
+    /// Starts a system for some work. Of `plugins`, a folder, a router loads all, and `slack` in any case. `redis` are settings
+    /// of its server.
+    pub async fn start(system: System, work: &Work, plugins: Option<&Path>, redis: &[String]) -> Result<Self, Error> {
         let folder = Folder::create()?;
         let receiver_port = free_port()?;
         let receiver = Child::of_bench(["receiver", &receiver_port.to_string()], folder.path())?;
@@ -34,7 +35,7 @@ impl Setup {
         let (store, redis) = match system.fsync() {
             Some(fsync) => {
                 let port = free_port()?;
-                let redis = Child::redis(port, fsync, folder.path())?;
+                let redis = Child::redis(port, fsync, redis, folder.path())?;
                 process::wait_for_port(port).await?;
                 (format!("redis://127.0.0.1:{port}"), Some(redis))
             }

@@ -52,18 +52,23 @@ const LIFE_MS_MAX: u64 = 100 * 365 * 86_400_000;
 
 pub(super) struct NewEvent {
     field: String,
-    nonce: String,
     record: Bytes,
 }
 
 impl NewEvent {
     fn of(event: &Event) -> Self {
-        Self {
-            field: ids_field(&event.source, &event.id),
-            // All of one length: none is the beginning of another.
-            nonce: itoa::Buffer::new().format(fastrand::u64(NONCE_MIN..10 * NONCE_MIN)).to_owned(),
-            record: encode_event(event).into(),
-        }
+        Self { field: ids_field(&event.source, &event.id), record: encode_event(event).into() }
+    }
+}
+
+/// What a call, made again, knows the events by that it stored the first time: others of the same id are duplicates.
+#[derive(Clone, Copy)]
+pub(super) struct Nonce(u64);
+
+impl Nonce {
+    /// All have 15 digits: none is the beginning of another.
+    pub(super) fn new() -> Self {
+        Self(fastrand::u64(NONCE_MIN..10 * NONCE_MIN))
     }
 }
 
@@ -233,16 +238,17 @@ fn calls_of<'events>(mut events: &'events [&'events NewEvent]) -> Vec<&'events [
     calls
 }
 
-/// One script call, made again while its answer does not come. The nonces make the repetition harmless.
+/// One script call, made again while its answer does not come. The nonce makes the repetition harmless.
 async fn store_call(
     shared: &Shared,
     partition: u16,
     events: &[&NewEvent],
     deadline: Instant,
 ) -> Result<Vec<Appended>, Fault> {
+    let nonce = Nonce::new();
     let mut pause = Duration::from_millis(20);
     loop {
-        match tokio::time::timeout_at(deadline, store_once(shared, partition, events)).await {
+        match tokio::time::timeout_at(deadline, store_once(shared, partition, nonce, events)).await {
             Ok(Ok(Some(appended))) => return Ok(appended),
             Ok(Ok(None)) => {} // The bucket of ids has changed; now we know the server's clock.
             Ok(Err(fault)) => {
@@ -257,10 +263,15 @@ async fn store_call(
     }
 }
 
-async fn store_once(shared: &Shared, partition: u16, events: &[&NewEvent]) -> Result<Option<Vec<Appended>>, Fault> {
+async fn store_once(
+    shared: &Shared,
+    partition: u16,
+    nonce: Nonce,
+    events: &[&NewEvent],
+) -> Result<Option<Vec<Appended>>, Fault> {
     let link = shared.append_link(partition);
     let promise = shared.handover.promise(events.len(), &shared.membership, &shared.look_again);
-    let write = |command: &mut Cmd| write_call(command, shared, partition, events, promise.as_ref());
+    let write = |command: &mut Cmd| write_call(command, shared, partition, nonce, events, promise.as_ref());
     let bytes = events.iter().map(|event| event.record.len() + EVENT_EXTRA_BYTES).sum();
     let answer = link.run_large(&scripts::APPEND, bytes, write).await?;
     let Some(stored) = read_answer(shared, events.len(), answer)? else {
@@ -295,6 +306,7 @@ pub(super) fn write_call(
     command: &mut Cmd,
     shared: &Shared,
     partition: u16,
+    nonce: Nonce,
     events: &[&NewEvent],
     promise: Option<&Promise<'_>>,
 ) {
@@ -312,9 +324,9 @@ pub(super) fn write_call(
     let waits = shared.options.wait.is_some();
     command.arg(bucket).arg(width).arg(window).arg(life).arg(u8::from(waits));
     command.arg(GROUP).arg(promise.map_or("", |promise| &*promise.member.name));
-    command.arg(promise.map_or(0, |promise| promise.count));
+    command.arg(promise.map_or(0, |promise| promise.count)).arg(nonce.0);
     for event in events {
-        command.arg(&event.field).arg(&event.nonce).arg(&*event.record);
+        command.arg(&event.field).arg(&*event.record);
     }
 }
 

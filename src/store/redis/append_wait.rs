@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::append::{NewEvent, read_answer, write_call};
+use super::append::{NewEvent, Nonce, read_answer, write_call};
 use super::fault::Fault;
 use super::link::CALL_TIME_MAX;
 use super::wait::Wait;
@@ -24,10 +24,11 @@ pub(super) async fn store_and_wait(
 ) -> Result<Vec<Appended>, Fault> {
     // A connection that waits does nothing else, so that a second batch would only spend its time in it.
     let _turn = shared.append_turn(partition).lock().await;
+    let calls: Vec<_> = calls.iter().map(|events| (Nonce::new(), *events)).collect();
     let mut pause = Duration::from_millis(20);
     let mut unknown = false;
     loop {
-        match tokio::time::timeout_at(deadline, once(shared, partition, calls, wait, unknown)).await {
+        match tokio::time::timeout_at(deadline, once(shared, partition, &calls, wait, unknown)).await {
             Ok(Ok(Some(appended))) => return Ok(appended),
             Ok(Ok(None)) => {} // The bucket of ids has changed; now we know the server's clock.
             Ok(Err(Fault::NoScript)) => unknown = true,
@@ -47,16 +48,16 @@ pub(super) async fn store_and_wait(
 async fn once(
     shared: &Shared,
     partition: u16,
-    calls: &[&[&NewEvent]],
+    calls: &[(Nonce, &[&NewEvent])],
     wait: &Wait,
     unknown: bool,
 ) -> Result<Option<Vec<Appended>>, Fault> {
     let mut commands = Vec::with_capacity(calls.len() + 1);
-    for (place, events) in calls.iter().enumerate() {
+    for (place, (nonce, events)) in calls.iter().enumerate() {
         let script = &scripts::APPEND;
         let mut command = redis::cmd(if unknown && place == 0 { "EVAL" } else { "EVALSHA" });
         command.arg(if unknown && place == 0 { script.text() } else { script.digest() });
-        write_call(&mut command, shared, partition, events, None);
+        write_call(&mut command, shared, partition, *nonce, events, None);
         commands.push(command);
     }
     commands.push(wait.command());
@@ -66,7 +67,7 @@ async fn once(
         return Err(Fault::strange("append"));
     }
     let mut appended = Vec::new();
-    for (events, answer) in calls.iter().zip(answers) {
+    for ((_, events), answer) in calls.iter().zip(answers) {
         let Some(of_call) = read_answer(shared, events.len(), answer)? else { return Ok(None) };
         appended.extend(of_call.iter().map(|stored| stored.appended(partition)));
     }

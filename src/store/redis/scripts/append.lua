@@ -3,7 +3,7 @@
 -- KEYS: 1 events, 2 ids of this bucket, 3.. ids of the buckets before it, newest first
 -- ARGV: 1 bucket, 2 bucket ms, 3 dedupe window ms, 4 life of a bucket ms,
 --       5 1 when the caller waits for replicas or disks, 6 group, 7 consumer, 8 how many events it may claim,
---       then per event: field, nonce, record
+--       9 the call's nonce, the same when it is made again, then per event: field, record
 -- -> {now} when the caller has the wrong bucket, else {now, per event its id, or nothing for a duplicate, between commas};
 --    a star stands after an id that was claimed
 local time = redis.call('TIME')
@@ -11,7 +11,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if math.floor(now / ARGV[2]) ~= tonumber(ARGV[1]) then return {now} end
 
 local fields = {}
-for at = 9, #ARGV, 3 do fields[#fields + 1] = ARGV[at] end
+for at = 10, #ARGV, 2 do fields[#fields + 1] = ARGV[at] end
 local oldest = now - ARGV[3]
 local known = {}
 for key = 2, #KEYS do
@@ -48,24 +48,22 @@ if may_claim > 0 then
   if not found then may_claim = 0 end
 end
 
+local nonce = ARGV[9]
 local ids, index, claimed = {}, {}, {}
 for n, field in ipairs(fields) do
-  local at = 6 + n * 3
-  local nonce = ARGV[at + 1]
   local entry = known[field]
+  known[field] = '' -- What comes after it is a duplicate, in this call too.
   if not entry then
-    local id = redis.call('XADD', KEYS[1], '*', 'e', ARGV[at + 2])
-    entry = nonce .. ' ' .. id
-    known[field] = entry
+    local id = redis.call('XADD', KEYS[1], '*', 'e', ARGV[9 + n * 2])
     index[#index + 1] = field
-    index[#index + 1] = entry
+    index[#index + 1] = nonce .. ' ' .. id
     ids[n] = id
     if #claimed < may_claim then
       claimed[#claimed + 1] = id
       ids[n] = id .. '*'
     end
   elseif string.sub(entry, 1, #nonce) == nonce then
-    ids[n] = string.sub(entry, #nonce + 2) -- our own call before this one, whose answer was lost
+    ids[n] = string.sub(entry, #nonce + 2) -- this call itself, whose answer was lost
   else
     ids[n] = ''
   end
