@@ -48,6 +48,16 @@ fn what_grows_is_measured_and_drawn_and_waits_in_the_store_beforehand() {
 }
 
 #[test]
+fn a_setting_that_redis_does_not_know_is_said() {
+    let arguments =
+        ["bench", "--quick", "--events", "1000", "--only", "redis everysec", "--redis", "no-such-setting 1"];
+    let ended = Command::new(env!("CARGO_BIN_EXE_branchline")).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("redis-server ended at once:") && said.contains("no-such-setting"), "{said}");
+}
+
+#[test]
 fn one_failing_endpoint_of_ten_and_a_router_at_rest_are_measured() {
     let (report, _out) = bench(&["--scenario", "failing", "--scenario", "rest", "--only", "one fails"]);
     let failing = report["scenarios"].as_array().unwrap().last().unwrap();

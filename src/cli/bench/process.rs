@@ -48,6 +48,23 @@ impl Child {
         Self::spawn(&mut command, "redis", folder)
     }
 
+    /// Waits until a Redis server listens on `port`. Where it ends instead, the error is what it said.
+    pub async fn redis_listens(&mut self, port: u16, folder: &Path) -> Result<(), Error> {
+        tokio::select! {
+            listens = wait_for_port(port) => listens,
+            () = self.ended() => {
+                let said = std::fs::read_to_string(folder.join("redis.log")).unwrap_or_default();
+                Err(Error::Failed(format!("redis-server ended at once:\n{}", said.trim())))
+            }
+        }
+    }
+
+    async fn ended(&mut self) {
+        while !matches!(self.0.try_wait(), Ok(Some(_))) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// This program in one of the bench's roles that answers lines with lines.
     pub fn asked<const N: usize>(arguments: [&str; N]) -> Result<(Self, ChildStdin, ChildStdout), Error> {
         let mut command = own_program()?;

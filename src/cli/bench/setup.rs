@@ -35,8 +35,8 @@ impl Setup {
         let (store, redis) = match system.fsync() {
             Some(fsync) => {
                 let port = free_port()?;
-                let redis = Child::redis(port, fsync, redis, folder.path())?;
-                process::wait_for_port(port).await?;
+                let mut redis = Child::redis(port, fsync, redis, folder.path())?;
+                redis.redis_listens(port, folder.path()).await?;
                 (format!("redis://127.0.0.1:{port}"), Some(redis))
             }
             None => (format!("file:{}", folder.path().join("data").display()), None),
