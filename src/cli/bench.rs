@@ -162,7 +162,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         events: options.events(),
         connections: options.connections,
         rounds: options.rounds(),
-        redis: options.redis.clone(),
+        redis: if has_redis { options.redis.clone() } else { Vec::new() },
         ..Report::default()
     };
     runtime()?.block_on(measure(options, &groups, has_redis, &mut report))?;

@@ -18,7 +18,7 @@ pub struct Report {
     pub events: u64,
     pub connections: usize,
     pub rounds: usize,
-    /// What the Redis servers were told besides `appendfsync`.
+    /// What Redis servers are told besides `appendfsync`; nothing where there is no Redis.
     pub redis: Vec<String>,
     pub scenarios: Vec<Row>,
     pub latency: Vec<LatencyRow>,
@@ -113,9 +113,11 @@ impl Report {
         let Self { events, connections, rounds, cores, redis, .. } = self;
         writeln!(
             text,
-            "{cores} cores for all processes, {events} events a run, {connections} connections, medians of {rounds} rounds; Redis with {}",
-            redis.join(", ")
+            "{cores} cores for all processes, {events} events a run, {connections} connections, medians of {rounds} rounds"
         )?;
+        if !redis.is_empty() {
+            writeln!(text, "Redis with {}", redis.join(", "))?;
+        }
         if !self.scenarios.is_empty() {
             writeln!(
                 text,
