@@ -119,7 +119,7 @@ fn handle(event: Event, config: Config) -> Result<Verdict, Error> {
 }
 
 /// The config's template, or else the plugin's own text.
-fn render(template: Option<&Template>, own: Option<&str>, event: &Event) -> Option<String> {
+fn render(template: Option<&Template>, own: Option<&'static str>, event: &Event) -> Option<String> {
     let built_in = own.filter(|_| template.is_none()).map(Template::built_in);
     Some(template.or(built_in.as_ref())?.render(event, str::to_owned))
 }

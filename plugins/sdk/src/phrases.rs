@@ -46,7 +46,7 @@ pub fn about(event_type: &str, markup: Markup) -> Option<Template> {
         }
         text.push_str(part);
     }
-    Some(Template::built_in(&text))
+    Some(Template::built_in(text))
 }
 
 #[cfg(test)]
@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn every_phrase_is_a_template() {
-        for (event_type, _) in PHRASES {
+        for (event_type, phrase) in PHRASES {
+            assert!(Template::parse(phrase).is_ok(), "{event_type}");
             assert!(about(event_type, Markup { bold: "**", alarm: "" }).is_some(), "{event_type}");
         }
     }

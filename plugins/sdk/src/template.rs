@@ -2,6 +2,8 @@
 //! parsed with the config, so that a mistake is found before the first event; once parsed they
 //! never fail: what an event does not have is shown as a dash.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,85 +23,50 @@ use crate::{Error, Event, value, verdict};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template {
-    parts: Vec<Part>,
+    /// Taken apart each time it is rendered: a call renders a template once, and need not keep its parts.
+    text: Cow<'static, str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Place { source: Source, grouped: bool },
+#[derive(Clone, Copy, Debug)]
+enum Part<'text> {
+    Text(&'text str),
+    Place { source: Source<'text>, grouped: bool },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Source {
+/// A path is names with dots between them; none is the whole.
+#[derive(Clone, Copy, Debug)]
+enum Source<'text> {
     Id,
     EventType,
     AggregateType,
     AggregateId,
     OccurredAt,
     Price,
-    Payload(Vec<String>),
-    Metadata(Vec<String>),
+    Payload(Option<&'text str>),
+    Metadata(Option<&'text str>),
 }
 
 impl Template {
     /// Reads a template; the error says what is wrong with it, for the operator who wrote it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() {
-            return Err("a template is empty; leave it out instead".to_owned());
-        }
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find(['{', '}']) {
-            literal.push_str(&rest[..at]);
-            let brace = &rest[at..at + 1];
-            rest = &rest[at + 1..];
-            if let Some(after) = rest.strip_prefix(brace) {
-                literal.push_str(brace);
-                rest = after;
-                continue;
-            }
-            let (place, after) = match rest.split_once('}') {
-                Some(found) if brace == "{" => found,
-                _ => {
-                    return Err(format!(
-                        "a `{brace}` without its partner in the template `{text}`; write `{brace}{brace}` for a brace"
-                    ));
-                }
-            };
-            if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal)));
-            }
-            parts.push(parse_place(place)?);
-            rest = after;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal));
-        }
-        Ok(Self { parts })
+        Self::try_from(text.to_owned())
     }
 
-    /// A template that the plugin brings along.
-    ///
-    /// # Panics
-    ///
-    /// Where it is none, which the plugin's own tests see.
-    pub fn built_in(text: &str) -> Self {
-        Self::parse(text).unwrap_or_else(|fault| panic!("{fault}"))
+    /// A template that the plugin brings along. Rendering one that is none panics, which the plugin's own tests see.
+    pub fn built_in(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: text.into() }
     }
 
     /// The text for this event. `escape` is applied to every value, and to nothing else: what the
     /// operator wrote is meant as it stands, what an event holds is not to be trusted.
     pub fn render(&self, event: &Event, escape: impl Fn(&str) -> String) -> String {
-        let mut text = String::new();
-        for part in &self.parts {
-            match part {
+        let mut text = String::with_capacity(2 * self.text.len());
+        for part in parts(&self.text) {
+            match part.unwrap_or_else(|fault| panic!("{fault}")) {
                 Part::Text(literal) => text.push_str(literal),
                 Part::Place { source, grouped } => {
                     let shown = show(source, event);
-                    let shown = if *grouped { value::group_digits(&shown) } else { shown };
+                    let shown = if grouped { value::group_digits(&shown) } else { shown };
                     text.push_str(&escape(&shown));
                 }
             }
@@ -112,27 +79,62 @@ impl TryFrom<String> for Template {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
+        if text.trim().is_empty() {
+            return Err("a template is empty; leave it out instead".to_owned());
+        }
+        parts(&text).try_for_each(|part| part.map(|_| ()))?;
+        Ok(Self { text: text.into() })
     }
 }
 
-fn parse_place(place: &str) -> Result<Part, String> {
+/// What a template is made of, in order; nothing follows a fault.
+fn parts(text: &str) -> impl Iterator<Item = Result<Part<'_>, String>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let part = next_part(text, rest);
+        rest = part.as_ref().map_or("", |(_, after)| *after);
+        Some(part.map(|(part, _)| part))
+    })
+}
+
+/// The part that `rest` begins with, and what comes after it.
+fn next_part<'text>(text: &str, rest: &'text str) -> Result<(Part<'text>, &'text str), String> {
+    let Some(at) = rest.bytes().position(|byte| matches!(byte, b'{' | b'}')) else {
+        return Ok((Part::Text(rest), ""));
+    };
+    if at > 0 {
+        return Ok((Part::Text(&rest[..at]), &rest[at..]));
+    }
+    let (brace, after) = rest.split_at(1);
+    if let Some(after) = after.strip_prefix(brace) {
+        return Ok((Part::Text(brace), after));
+    }
+    match after.split_once('}') {
+        Some((place, after)) if brace == "{" => Ok((parse_place(place)?, after)),
+        _ => Err(format!(
+            "a `{brace}` without its partner in the template `{text}`; write `{brace}{brace}` for a brace"
+        )),
+    }
+}
+
+fn parse_place(place: &str) -> Result<Part<'_>, String> {
     let (path, grouped) = match place.strip_suffix(":,") {
         Some(path) => (path, true),
         None => (place, false),
     };
-    let mut segments = path.split('.').map(str::to_owned);
-    let root = segments.next().unwrap_or_default();
-    let segments: Vec<String> = segments.collect();
-    let source = match (root.as_str(), segments.is_empty()) {
-        ("id", true) => Source::Id,
-        ("eventType", true) => Source::EventType,
-        ("aggregateType", true) => Source::AggregateType,
-        ("aggregateId", true) => Source::AggregateId,
-        ("occurredAt", true) => Source::OccurredAt,
-        ("price", true) => Source::Price,
-        ("payload", _) => Source::Payload(segments),
-        ("metadata", _) => Source::Metadata(segments),
+    let (root, path) = split_first(path);
+    let source = match (root, path) {
+        ("payload", path) => Source::Payload(path),
+        ("metadata", path) => Source::Metadata(path),
+        ("id", None) => Source::Id,
+        ("eventType", None) => Source::EventType,
+        ("aggregateType", None) => Source::AggregateType,
+        ("aggregateId", None) => Source::AggregateId,
+        ("occurredAt", None) => Source::OccurredAt,
+        ("price", None) => Source::Price,
         _ => {
             return Err(format!(
                 "unknown placeholder `{{{place}}}`; known are `{{payload.…}}`, `{{metadata.…}}`, `{{price}}`, `{{id}}`, `{{eventType}}`, `{{aggregateType}}`, `{{aggregateId}}`, `{{occurredAt}}`"
@@ -142,7 +144,12 @@ fn parse_place(place: &str) -> Result<Part, String> {
     Ok(Part::Place { source, grouped })
 }
 
-fn show(source: &Source, event: &Event) -> String {
+/// The first name of a path, and the rest of it.
+fn split_first(path: &str) -> (&str, Option<&str>) {
+    path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
+}
+
+fn show(source: Source, event: &Event) -> String {
     let text = match source {
         Source::Id => &event.id,
         Source::EventType => &event.event_type,
@@ -150,29 +157,26 @@ fn show(source: &Source, event: &Event) -> String {
         Source::AggregateId => &event.aggregate_id,
         Source::OccurredAt => &event.occurred_at,
         Source::Price => return value::price(&event.payload),
-        Source::Payload(path) => return show_at(path, Some(&event.payload)),
-        Source::Metadata(path) => {
-            let Some((first, rest)) = path.split_first() else {
-                return serde_json::to_string(&event.metadata).unwrap_or_default();
-            };
-            // The names of what is found, so that `metadata.amount` is shown like `payload.amount`.
+        Source::Payload(None) => return value::show(Some(&event.payload)),
+        Source::Payload(Some(path)) => return show_at(path, Some(&event.payload)),
+        Source::Metadata(None) => return serde_json::to_string(&event.metadata).unwrap_or_default(),
+        Source::Metadata(Some(path)) => {
+            let (first, rest) = split_first(path);
             let found = event.metadata.get(first);
-            return match rest {
-                [] => value::show_named(first, found),
-                rest => show_at(rest, found),
-            };
+            // The names of what is found, so that `metadata.amount` is shown like `payload.amount`.
+            return rest.map_or_else(|| value::show_named(first, found), |rest| show_at(rest, found));
         }
     };
     if text.is_empty() { value::MISSING.to_owned() } else { text.clone() }
 }
 
-fn show_at(path: &[String], from: Option<&Value>) -> String {
-    let found = from.and_then(|from| path.iter().try_fold(from, step));
-    value::show_named(path.last().map_or("", String::as_str), found)
+fn show_at(path: &str, from: Option<&Value>) -> String {
+    let found = from.and_then(|from| path.split('.').try_fold(from, step));
+    value::show_named(path.rsplit('.').next().unwrap_or_default(), found)
 }
 
 /// One step into an object by name, or into a list by number.
-fn step<'value>(value: &'value Value, segment: &String) -> Option<&'value Value> {
+fn step<'value>(value: &'value Value, segment: &str) -> Option<&'value Value> {
     match value {
         Value::Object(members) => members.get(segment),
         Value::Array(items) => items.get(segment.parse::<usize>().ok()?),
