@@ -30,8 +30,9 @@ pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub(super) const CORE_INSTANCES_MAX: u32 = 64;
 /// Stack of the guest.
 const STACK_BYTES_MAX: usize = 512 << 10;
-/// Components whose memory stays warm: a slot that served a component before is reset faster for it than for another.
-const WARM_SLOTS: u32 = 256;
+/// Components whose memory stays warm: a slot that served a component before is reset faster for it than for another. A slot keeps
+/// what it holds when its component goes (a new version at each reload, say), until another takes it: a mebibyte or so each.
+const WARM_SLOTS: u32 = 64;
 /// How much of a slot's memory is reset in place rather than given back to the system. More than the shipped plugins
 /// touch; with all slots warm it bounds what the pool holds. A page that was touched once is reset after every later call of
 /// its slot (engines.rs has slots of their own for what touches many).

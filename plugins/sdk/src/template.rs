@@ -114,9 +114,9 @@ fn next_part<'text>(text: &str, rest: &'text str) -> Result<(Part<'text>, &'text
     }
     match after.split_once('}') {
         Some((place, after)) if brace == "{" => Ok((parse_place(place)?, after)),
-        _ => Err(format!(
-            "a `{brace}` without its partner in the template `{text}`; write `{brace}{brace}` for a brace"
-        )),
+        _ => {
+            Err(format!("a `{brace}` without its partner in the template `{text}`; write `{brace}{brace}` for a brace"))
+        }
     }
 }
 
