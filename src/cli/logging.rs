@@ -7,7 +7,7 @@ mod lines; // A line as a JSON object.
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::{Error, panics};
@@ -18,6 +18,9 @@ const LINES_BYTES: usize = 64 * 1024;
 
 /// How long lines gather after some were written.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// Lines that wait to be written at the most, over a second's at full load. Their queue's room, 32 bytes each, is taken at the start.
+const LINES_MAX: usize = 32 * 1024;
 
 /// A writer that takes a moment after each flush. The thread flushes when its queue is empty; without the moment it would
 /// be woken for each of a busy router's lines, and write it alone.
@@ -43,7 +46,7 @@ pub fn start(settings: &Log) -> Result<WorkerGuard, Error> {
     // At `trace` it prints whole frames, and with them paths that may hold a token.
     let filter = filter.add_directive("h2=error".parse().expect("a directive"));
     let lines = Unhurried(io::BufWriter::with_capacity(LINES_BYTES, io::stderr()));
-    let (writer, guard) = tracing_appender::non_blocking(lines);
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).finish(lines);
     let is_terminal = io::stderr().is_terminal();
     let as_text = match settings.format {
         LogFormat::Auto => is_terminal,
